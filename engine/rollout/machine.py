@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from engine.rollout.state import (
-    ABSENT,
     BUSY,
     ActionKind,
     EventKind,
@@ -235,12 +234,18 @@ def _with_waves(rollout: Rollout) -> Rollout:
 def _following(rollout: Rollout) -> str | None:
     """Return the host of this wave to cut over next, None while there is no room for one."""
     busy = rollout.names(*BUSY)
-    others_up = len(rollout.hosts) - len(rollout.names(*ABSENT)) - 1
-    if len(busy) >= min(rollout.policy.at_once, max(1, others_up)):
+    if len(busy) >= rollout.policy.at_once:
         return None
     waiting = [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
     waiting.sort(key=lambda name: rollout.hosts[name].clients)
-    return next((name for name in waiting if not any(_adjoin(rollout, name, one) for one in busy)), None)
+    return next((name for name in waiting if _may_join(rollout, name, busy)), None)
+
+
+def _may_join(rollout: Rollout, name: str, busy: Sequence[str]) -> bool:
+    """Return whether clients have another relay, and one near, while these are down together."""
+    left = {one for one, host in rollout.hosts.items() if host.serves} - {name, *busy}
+    is_covered = not busy or bool(left) or not rollout.hosts[name].serves
+    return is_covered and not any(_adjoin(rollout, name, one) for one in busy)
 
 
 def _adjoin(rollout: Rollout, one: str, other: str) -> bool:

@@ -27,8 +27,8 @@ class HostState(StrEnum):
 
 BUSY = (HostState.CUTTING, HostState.LOST, HostState.GOING_BACK)
 """The states in which a host's relay may be down."""
-ABSENT = (HostState.CHOSEN, HostState.SKIPPED, HostState.UNPREPARED)
-"""The states in which a host counts for no relay of the rollout."""
+ABSENT = (HostState.CHOSEN, HostState.SKIPPED, HostState.UNPREPARED, HostState.STUCK)
+"""The states in which a host counts for no relay that clients have."""
 
 
 class EventKind(StrEnum):
@@ -107,6 +107,11 @@ class RolloutHost:
     registered: bool = False
     if_as_before: HostState = HostState.UNDONE
     is_returning: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether clients have this relay, apart from its restart: it was confirmed once."""
+        return bool(self.generation or self.confirmed) and self.state not in ABSENT
 
 
 @dataclass(frozen=True, kw_only=True)

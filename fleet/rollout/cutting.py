@@ -103,9 +103,10 @@ def ask(under_way: UnderWay, host: Host) -> RolloutEvent:
 def _settled(under_way: UnderWay, host: Host) -> RolloutEvent:
     with under_way.fleet.session_for_reading(under_way.fleet.login(host), NOTHING) as session:
         history = session.history()
-    newest = history.find(history.newest)
-    has_it = newest is not None and newest.about.get(ROLLOUT) == under_way.id
-    kind = EventKind.CONFIRMED if has_it else EventKind.AS_BEFORE
+    newest, kind = history.find(history.newest), EventKind.AS_BEFORE
+    if newest is not None and newest.about.get(ROLLOUT) == under_way.id:
+        was_broken = Conclusion.STILL_BROKEN in newest.proof
+        kind = EventKind.STILL_BROKEN if was_broken else EventKind.CONFIRMED
     if history.unconfirmed.plan and newest is not None and not _is_back(under_way, host, history, newest):
         kind = EventKind.STUCK
     return RolloutEvent(kind=kind, host=host.name)

@@ -9,11 +9,12 @@ from engine.generations import History, Stored
 from engine.login import Unreachable
 from engine.resource import Resource
 from engine.rollout.state import EventKind, RolloutEvent
-from engine.run import Outcome, Verb
+from engine.run import Job, Outcome, Verb
 from engine.session import Session, Stopped
 from fleet.rollout.under_way import UnderWay
 from fleet.shared import cut_over
 from fleet.shared.errors import Interrupted
+from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, left_withdrawn
 from fleet.shared.host_status import read_status
 from fleet.shared.step import run, show_failures
@@ -39,7 +40,7 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
 
     try:
         counts = verb is Verb.CHECK  # they end the host's lines, which are held back meanwhile
-        outcome = run(fleet, fleet.login(host), replace(job, plan=plan), counts=counts)
+        outcome = _ran(fleet, host, replace(job, plan=plan), known, counts=counts)
     except (Interrupted, Stopped):
         raise
     except LeftWithdrawn as error:
@@ -53,6 +54,18 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
         what = outcome.failures[0].what
         return RolloutEvent(kind=EventKind.UNPREPARED, host=host.name, why=what, code=1)
     return _prepared(under_way, host, outcome, known[0], words)
+
+
+def _ran(fleet: Fleet, host: Host, job: Job, known: list[History], *, counts: bool) -> Outcome:
+    """Run the job; once more when the connection was lost meanwhile: what has arrived is kept."""
+    try:
+        return run(fleet, fleet.login(host), job, counts=counts)
+    except Unreachable as error:
+        if not known:
+            raise
+        known.clear()
+        fleet.report.line(host.name, "once more", error.what)
+        return run(fleet, fleet.login(host), job, counts=counts)
 
 
 def _unprepared(under_way: UnderWay, host: Host, error: DerpfleetError) -> RolloutEvent:
@@ -74,6 +87,10 @@ def _prepared(
         step = "change it first, or try it once more: invoke rollout --again"
         report.failure(DerpfleetError("not cut over again", host=host.name, why=why, next=step))
         return RolloutEvent(kind=EventKind.UNPREPARED, host=host.name, why=why, code=1)
+    before = under_way.state.hosts[host.name].plan
+    if before not in ("", plan):
+        said = f"{before[:15]}… is {plan[:15]}… now: the site file or the checkout has changed meanwhile"
+        report.line(host.name, "plan", said)
     changes = outcome.counts["changed"] + outcome.counts["skipped"] or int(bool(history.unconfirmed.plan))
     clients = cut_over.clients_before(outcome.facts) or 0
     restarts = relay.chosen_runner(host).RUNNING in outcome.left

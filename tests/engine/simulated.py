@@ -9,7 +9,7 @@ from engine.rollout.machine import actions, begin, step
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from inventory.rollout import RolloutPolicy
 
-OLD, NEW, HALF = "old", "new", "half"
+OLD, NEW, HALF, BROKEN = "old", "new", "half", "broken"
 
 
 class Killed(Exception):
@@ -18,7 +18,10 @@ class Killed(Exception):
 
 @dataclass
 class SimulatedHost:
-    """A host. `fault`: the kind of the event in place of the good one; each comes once."""
+    """A host.
+
+    `fault`: the kind of the event in place of the good one. LOST and INCONCLUSIVE come once.
+    """
 
     clients: int = 0
     like: str = "a"
@@ -34,8 +37,11 @@ class SimulatedHost:
 class World:
     """A fleet, and the controllers of one rollout.
 
-    `states`: each state that the rollout has been in. `kill_at`: the controller dies before it
-    writes that line of the ledger, or with `dies_armed` while the host of that line is armed.
+    `states`: each state that the rollout has been in; `blamed`: the hosts that have failed by each
+    of them, as their events say. `truths`: those of the hosts before each line was written.
+    `prepared`: the hosts that the present controller has prepared. `kill_at`: the controller dies
+    before it writes that line of the ledger, or with `dies_armed` while the host of that line is
+    armed.
     """
 
     hosts: dict[str, SimulatedHost]
@@ -46,7 +52,10 @@ class World:
     dies_armed: bool = False
     ledger: list[RolloutEvent] = field(default_factory=list)
     states: list[Rollout] = field(default_factory=list)
-    most_actions: int = 0
+    blamed: list[frozenset[str]] = field(default_factory=list)
+    truths: list[dict[str, str]] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    prepared: set[str] = field(default_factory=set)
 
     def start(self) -> Rollout:
         return begin(list(self.hosts), self.policy, pauses=self.pauses)
@@ -61,24 +70,40 @@ class World:
         """Carry the rollout out with a new controller, until it pauses, ends or dies."""
         state = self.replayed()
         self.states.append(state)
+        self.blamed.append(self.blamed[-1] if self.blamed else frozenset())
+        self.lost.clear()
+        self.prepared.clear()
         if first:
             state = self.take(state, RolloutEvent(kind=first))
-        limit = 60 * len(self.hosts) + 60
+        steps, limit = 0, 8 * len(self.hosts)  # P10
         while todo := actions(state):
             for action in todo:
-                self.most_actions += 1
-                assert self.most_actions < limit
+                steps += 1
+                assert steps <= limit
                 state = self.take(state, self.perform(state, action))
         return state
 
     def take(self, state: Rollout, event: RolloutEvent) -> Rollout:
+        self.truths.append({name: host.truth for name, host in self.hosts.items()})
         if len(self.ledger) == self.kill_at:
             self.kill_at = -1
             raise Killed
         self.ledger.append(event)
+        self.blamed.append(self.blamed[-1] | self.blames(state, event))
         state = step(state, event)
         self.states.append(state)
         return state
+
+    def blames(self, before: Rollout, event: RolloutEvent) -> set[str]:
+        """Return the hosts that have failed by this event. A controller that died blames none."""
+        if event.kind is EventKind.SOAKED:
+            return set(event.hosts)
+        was = before.hosts[event.host].state if event.host else None
+        if event.kind is EventKind.LOST and was is HostState.CUTTING:
+            self.lost.add(event.host)
+        by_itself = event.kind is EventKind.AS_BEFORE and event.host in self.lost
+        undone = event.kind is EventKind.UNDONE and was is HostState.CUTTING
+        return {event.host} if by_itself or undone or event.kind is EventKind.STUCK else set()
 
     def to_the_end(self) -> Rollout:
         """Resume as often as it pauses or dies."""
@@ -105,7 +130,7 @@ class World:
             failing = tuple(name for name in action.hosts if name in self.soak_fails)
             return RolloutEvent(kind=EventKind.SOAKED, hosts=failing)
         if action.kind is ActionKind.REGISTER:
-            assert all(self.hosts[name].truth == NEW for name in action.hosts)
+            assert all(self.hosts[name].truth == NEW and self.hosts[name].proved for name in action.hosts)
             return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
         [name] = action.hosts
         host = self.hosts[name]
@@ -113,10 +138,12 @@ class World:
             return self.prepare(name, host)
         if action.kind is ActionKind.ASK:
             self.settle_alone()
-            found = EventKind.CONFIRMED if host.truth == NEW else EventKind.AS_BEFORE
-            return RolloutEvent(kind=found, host=name)
+            still_broken = host.fault is EventKind.STILL_BROKEN
+            kept = EventKind.STILL_BROKEN if still_broken else EventKind.CONFIRMED
+            found = {NEW: kept, BROKEN: EventKind.STUCK}
+            return RolloutEvent(kind=found.get(host.truth, EventKind.AS_BEFORE), host=name)
         if action.kind is ActionKind.TAKE_BACK:
-            assert host.truth == NEW
+            assert host.truth == NEW and host.generation
             host.truth = OLD
             return RolloutEvent(kind=EventKind.UNDONE, host=name)
         return self.cut_over(state, name, host)
@@ -124,13 +151,14 @@ class World:
     def prepare(self, name: str, host: SimulatedHost) -> RolloutEvent:
         if host.fault in (EventKind.SKIPPED, EventKind.UNPREPARED):
             return RolloutEvent(kind=host.fault, host=name, code=3)
+        self.prepared.add(name)
         changes = host.changes if host.truth != NEW else 0
         known = {"clients": host.clients, "like": host.like, "near": host.near}
         more = {"generation": host.generation, "plan": f"plan of {name}"}
         return RolloutEvent(kind=EventKind.PREPARED, host=name, changes=changes, **known, **more)
 
     def cut_over(self, state: Rollout, name: str, host: SimulatedHost) -> RolloutEvent:
-        assert not state.names(HostState.CHOSEN)
+        assert not state.names(HostState.CHOSEN) and name in self.prepared
         assert host.truth == OLD
         host.truth = HALF
         if self.dies_armed and len(self.ledger) == self.kill_at:
@@ -141,7 +169,8 @@ class World:
             host.fault = None
         host.proved = fault is EventKind.CONFIRMED
         kept = host.proved or fault is EventKind.STILL_BROKEN
-        host.truth = NEW if kept else HALF if fault is EventKind.LOST else OLD
+        left = {EventKind.LOST: HALF, EventKind.STUCK: BROKEN}
+        host.truth = NEW if kept else left.get(fault, OLD)
         return RolloutEvent(kind=fault, host=name)
 
 

@@ -18,6 +18,7 @@ from engine.rollout.state import ActionKind, EventKind, HostState, RolloutAction
 from fleet import rollout as verb
 from fleet.rollout.ledger import LedgerUnreadable, replayed
 from fleet.rollout.options import RolloutOptions, carry_out, chosen
+from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Region, Site
@@ -178,6 +179,26 @@ def test_a_lost_lease_pauses(desk_of: Any) -> None:
     assert "invoke rollout --resume" in desk.shown.getvalue()
     desk.lost, desk.world.perform = False, perform
     assert desk.resume() == 0
+
+
+def test_one_that_is_interrupted_says_how_to_go_on_and_goes_on(desk_of: Any) -> None:
+    desk = desk_of(fleet_of(3))
+    perform = desk.world.perform
+
+    def pressed(state: Any, action: RolloutAction) -> RolloutEvent:
+        event = perform(state, action)
+        if action.kind is ActionKind.CUT_OVER:
+            raise Interrupted("interrupted", next="run it again")
+        return event
+
+    desk.world.perform = pressed
+    with pytest.raises(Interrupted) as caught:
+        desk.begin()
+    assert caught.value.exit_code == 130
+    assert "invoke rollout --resume" in caught.value.next
+    desk.world.perform = perform
+    assert desk.resume() == 0
+    assert set(desk.end().values()) == {HostState.CONFIRMED}
 
 
 def test_an_abort_ends_it_and_a_new_one_says_what_it_supersedes(desk_of: Any) -> None:

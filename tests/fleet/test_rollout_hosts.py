@@ -146,6 +146,44 @@ def test_a_host_that_cannot_be_prepared(
     assert (event.kind, event.code) == (kind, code)
 
 
+@pytest.mark.parametrize(("cuts", "kind"), [(1, EventKind.PREPARED), (2, EventKind.UNPREPARED)])
+def test_a_host_whose_connection_is_cut_is_prepared_once_more(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, cuts: int, kind: EventKind
+) -> None:
+    run = _cut_after_the_plan(under_way.host("hk1"), cuts)
+    monkeypatch.setattr(preparing, "run", run)
+    monkeypatch.setattr(UnderWay, "job", lambda *_: SimpleNamespace(plan=lambda _: []))
+    monkeypatch.setattr(preparing, "replace", lambda job, plan: SimpleNamespace(plan=plan))
+    event = preparing.prepare(under_way, under_way.host("hk1"), Verb.PREPARE)
+    assert (event.kind, event.code) == (kind, 3 if kind is EventKind.UNPREPARED else 0)
+
+
+def _cut_after_the_plan(host: Host, cuts: int) -> Callable[..., Outcome]:
+    """Return a run whose connection is cut so often, once the host has said its history."""
+    left = iter([True] * cuts)
+
+    def run(_: Fleet, __: Any, job: Any, **___: Any) -> Outcome:
+        job.plan(SimpleNamespace(history=lambda: KNOWN))
+        if next(left, False):
+            raise Unreachable("the connection was lost")
+        return outcome_of(host, COUNTS)
+
+    return run
+
+
+def test_a_plan_that_has_changed_before_a_resume_is_reported(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    under_way.take(prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS)))
+    prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
+    assert "has changed meanwhile" not in shown.getvalue()
+    before = under_way.state.hosts["hk1"]
+    hosts = {**under_way.state.hosts, "hk1": replace(before, plan="sha256:old")}
+    under_way.state = replace(under_way.state, hosts=hosts)
+    prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
+    assert "sha256:old… is sha256:new… now" in shown.getvalue()
+
+
 def test_a_resource_that_fails_leaves_a_host_unprepared(
     under_way: UnderWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,26 +291,26 @@ def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, 
 
 
 @pytest.mark.parametrize(
-    ("ours", "unconfirmed", "back", "kind"),
+    ("verdict", "unconfirmed", "back", "kind"),
     [
-        (True, "", True, EventKind.CONFIRMED),
-        (False, "", True, EventKind.AS_BEFORE),
-        (False, "sha256:new", True, EventKind.AS_BEFORE),
-        (False, "sha256:new", False, EventKind.STUCK),
+        ("proved", "", True, EventKind.CONFIRMED),
+        ("still broken", "", True, EventKind.STILL_BROKEN),
+        ("", "", True, EventKind.AS_BEFORE),
+        ("", "sha256:new", True, EventKind.AS_BEFORE),
+        ("", "sha256:new", False, EventKind.STUCK),
     ],
 )
 def test_a_host_that_was_lost_says_how_it_is(
     waiting: UnderWay,
     monkeypatch: pytest.MonkeyPatch,
-    ours: bool,
+    verdict: str,
     unconfirmed: str,
     back: bool,
     kind: EventKind,
 ) -> None:
-    about = {ROLLOUT: waiting.id} if ours else {}
-    history = History(
-        generations=(Generation(number=4, about=about),), unconfirmed=UnconfirmedChanges(plan=unconfirmed)
-    )
+    about = {ROLLOUT: waiting.id} if verdict else {}
+    newest = Generation(number=4, about=about, proof={verdict: "1.2 s"} if verdict else {})
+    history = History(generations=(newest,), unconfirmed=UnconfirmedChanges(plan=unconfirmed))
     assert asked(waiting, monkeypatch, history, back=back) is kind
 
 

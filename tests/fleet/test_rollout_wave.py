@@ -1,0 +1,165 @@
+"""A wave of a rollout: its hosts are watched, and registered in one transaction."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.report import Report
+from engine.rollout.machine import begin
+from engine.rollout.state import EventKind, RolloutEvent
+from fleet.rollout import wave
+from fleet.rollout.ledger import new_head
+from fleet.rollout.under_way import UnderWay
+from fleet.shared.fleet import Fleet
+from inventory.errors import DerpfleetError
+from inventory.model import Host
+from inventory.rollout import RolloutPolicy
+from tests.control.test_headscale import site_of
+from tests.fleet.test_withdraw import proof
+
+HOSTS = ("hk1", "sg1")
+
+
+class Clock:
+    """The time of a soak, in which a proof takes no time."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def under_way(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UnderWay:
+    """A rollout of two hosts whose waves are watched for 20 s."""
+    monkeypatch.setattr(Fleet, "runs", tmp_path)
+    monkeypatch.setattr(wave, "time", Clock())
+    fleet = Fleet(site_of(), Report(console=Console(file=shown, width=300)))
+    policy = RolloutPolicy(soak_s=20)
+    return UnderWay(fleet, new_head(HOSTS, policy), begin(HOSTS, policy))
+
+
+def soaked(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, hk1: str, *, control: bool | None = True
+) -> RolloutEvent:
+    """Watch both hosts. `hk1`: whether each of its proofs holds, as in "yyn"; sg1's all do."""
+    answers = iter(hk1)
+
+    def climbed(_: UnderWay, hosts: Sequence[Host]) -> list[Any]:
+        now = next(answers)
+        return [proof(host.name, ok=host.name != "hk1" or now == "y") for host in hosts]
+
+    monkeypatch.setattr(UnderWay, "climbed", climbed)
+    monkeypatch.setattr(UnderWay, "control", lambda *_: control)
+    event = wave.soak(under_way, [under_way.host(name) for name in HOSTS])
+    assert list(answers) == []
+    return event
+
+
+def test_a_wave_is_proved_every_five_seconds(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    event = soaked(under_way, monkeypatch, "yyyy")
+    assert event == RolloutEvent(kind=EventKind.SOAKED)
+    assert "8 of 8 proofs hold in 20 s" in shown.getvalue()
+
+
+def test_a_proof_that_flaps_is_no_failure(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    assert soaked(under_way, monkeypatch, "nnyy") == RolloutEvent(kind=EventKind.SOAKED)
+    assert "6 of 8 proofs hold" in shown.getvalue()
+
+
+def test_three_in_a_row_are_a_failure_at_once_while_a_control_proves(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = soaked(under_way, monkeypatch, "nnn")
+    assert (event.kind, event.hosts) == (EventKind.SOAKED, ("hk1",))
+
+
+def test_while_the_control_fails_too_no_host_is_blamed(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert soaked(under_way, monkeypatch, "nnny", control=False) == RolloutEvent(kind=EventKind.SOAKED)
+
+
+@pytest.mark.parametrize(("answers", "control"), [("yyyn", True), ("nnnn", False)])
+def test_one_that_is_not_proved_at_the_end_pauses_the_rollout(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, answers: str, control: bool
+) -> None:
+    event = soaked(under_way, monkeypatch, answers, control=control)
+    assert (event.kind, event.hosts) == (EventKind.PAUSED, ())
+    assert "hk1" in event.why and "sg1" not in event.why
+
+
+def registered(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, result: bool | Exception
+) -> tuple[RolloutEvent, list[tuple[str, ...]]]:
+    """Register both hosts. Return the event, and the hosts of each transaction."""
+    asked = list[tuple[str, ...]]()
+
+    def register(_: Fleet, __: Any, proofs: dict[str, Any], **___: Any) -> bool:
+        asked.append(tuple(proofs))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(wave, "register", register)
+    return wave.register_wave(under_way, [under_way.host(name) for name in HOSTS]), asked
+
+
+@pytest.fixture
+def confirmed(under_way: UnderWay) -> UnderWay:
+    under_way.proofs |= {name: proof(name, ok=True) for name in HOSTS}
+    return under_way
+
+
+def test_a_wave_is_registered_in_one_transaction(
+    confirmed: UnderWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, asked = registered(confirmed, monkeypatch, True)
+    assert event == RolloutEvent(kind=EventKind.REGISTERED, hosts=HOSTS)
+    assert asked == [HOSTS]
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (DerpfleetError("headscale does not answer"), "not registered: headscale does not answer"),
+        (False, "does not agree with the relays"),
+    ],
+)
+def test_a_map_that_is_not_taken_pauses_and_takes_nothing_back(
+    confirmed: UnderWay, monkeypatch: pytest.MonkeyPatch, result: bool | Exception, why: str
+) -> None:
+    event, _ = registered(confirmed, monkeypatch, result)
+    assert (event.kind, event.hosts) == (EventKind.PAUSED, ())
+    assert why in event.why
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_hosts_that_another_controller_has_confirmed_are_proved_first(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, ok: bool
+) -> None:
+    under_way.proofs["sg1"] = proof("sg1", ok=True)
+    monkeypatch.setattr(
+        wave, "prove_hosts", lambda _, hosts, **__: {one.name: proof(one.name, ok=ok) for one in hosts}
+    )
+    event, asked = registered(under_way, monkeypatch, True)
+    assert (event.kind, bool(asked)) == ((EventKind.REGISTERED, True) if ok else (EventKind.PAUSED, False))
+    assert ok or event.why == "no longer proved: hk1"
