@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.generations import Generation, History, Stored, moment
+from engine.generations import Generation, History, Stored
 from engine.run import Verb
 from engine.session import Session
-from fleet.shared.bring_back import stored, way_back
+from fleet.shared.bring_back import named, stored, way_back
 from fleet.shared.confirm import Confirmation, after_going_back, run_confirmed
 from fleet.shared.control_server import control_server
 from fleet.shared.fleet import Fleet
@@ -67,9 +67,9 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
     target = _chosen(host, history, to)
     refuse_other_site(host, target, next="set these keys back in the site file, then run the rollback again")
     if history.unconfirmed.plan:
-        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {_named(target)}"
+        words = f"unconfirmed changes of {history.unconfirmed.who} → generation {named(target)}"
     else:
-        words = f"generation {_named(history.generations[0])} → {_named(target)}"
+        words = f"generation {named(history.generations[0])} → {named(target)}"
     fleet.report.line(host.name, "going back", words)
     if state := relay.out_of_service(session.facts):
         fleet.report.line(host.name, "", f"its relay is {state}; a rollback brings it back into service")
@@ -79,7 +79,7 @@ def _plan(fleet: Fleet, host: Host, to: str, force: bool, session: Session) -> S
 def _chosen(host: Host, history: History, to: str) -> Generation:
     """Return the generation to go back to. Raises NoGeneration."""
     newest = history.find(history.newest)
-    in_force = f"in force now: generation {_named(newest)}" if newest else "it has no generation at all"
+    in_force = f"in force now: generation {named(newest)}" if newest else "it has no generation at all"
     if to:
         found = history.find(int(to))
     elif history.unconfirmed.plan:
@@ -95,8 +95,3 @@ def _chosen(host: Host, history: History, to: str) -> Generation:
             next=f"invoke history --host {host.name} shows those that are kept",
         )
     return found
-
-
-def _named(one: Generation) -> str:
-    parts = (moment(one.at), one.who, one.about.get("release", ""))
-    return f"{one.number} ({', '.join(filter(None, parts))})"

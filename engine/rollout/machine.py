@@ -5,8 +5,10 @@ the events alone, so that a rollout goes on from its events, whoever has written
 
     chosen -> waiting -> cutting -> confirmed | undone | stuck
            |                     -> waiting (inconclusive: the rollout pauses)
+           |                     -> chosen (overtaken by another run: once, then the rollout pauses)
            |                     -> lost (it has to be asked) -> confirmed | undone | stuck
            -> idle | skipped | unprepared
+    confirmed -> chosen (resumed: another plan may change it once more) -> confirmed | waiting
     confirmed -> going back -> undone | stuck
 """
 
@@ -44,6 +46,20 @@ def begin(names: Sequence[str], policy: RolloutPolicy, *, pauses: bool = False) 
     return Rollout(policy=policy, hosts={name: RolloutHost() for name in names}, pauses=pauses)
 
 
+def begin_back(before: Mapping[str, int], policy: RolloutPolicy) -> Rollout:
+    """Return the rollout whose hosts all go back. `before`: their generations from before it.
+
+    They are in the order in which they were confirmed.
+    """
+    hosts = {
+        name: RolloutHost(
+            state=HostState.CONFIRMED, generation=number, confirmed=place, soaked=True, registered=True
+        )
+        for place, (name, number) in enumerate(before.items(), start=1)
+    }
+    return _advanced(Rollout(policy=policy, hosts=hosts, goes_back=True))
+
+
 def step(rollout: Rollout, event: RolloutEvent) -> Rollout:
     """Return the rollout after an event. Raises KeyError for an unknown host."""
     return _advanced(_TAKES[event.kind](rollout, event))
@@ -61,6 +77,8 @@ def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
     ]
     if found:
         return tuple(found)
+    if moved := _unregistered_movers(rollout):
+        return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(moved)),)
     if watched := _unsoaked(rollout):
         return (RolloutAction(kind=ActionKind.SOAK, hosts=tuple(watched)),)
     return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(_unregistered(rollout))),)
@@ -79,10 +97,19 @@ def exit_code(rollout: Rollout) -> int:
     return 1 if rollout.failures else 0
 
 
+_KNOWN = ("plan", "generation", "clients", "like", "near", "moves")
+
+
 def _prepared(rollout: Rollout, event: RolloutEvent) -> Rollout:
-    known = {name: getattr(event, name) for name in ("plan", "generation", "clients", "like", "near")}
-    state = HostState.WAITING if event.changes else HostState.IDLE
-    return rollout.changed(event.host, state, **known)
+    """Take in what a host needs. One that was confirmed and needs more gets a new wave."""
+    known = {name: getattr(event, name) for name in _KNOWN}
+    if not rollout.hosts[event.host].confirmed:
+        state = HostState.WAITING if event.changes else HostState.IDLE
+        return rollout.changed(event.host, state, **known)
+    if not event.changes:
+        return rollout.changed(event.host, HostState.CONFIRMED)
+    again = {"wave": 0, "soaked": False, "registered": False}
+    return rollout.changed(event.host, HostState.WAITING, **known, **again)
 
 
 def _confirmed(rollout: Rollout, event: RolloutEvent) -> Rollout:
@@ -120,6 +147,13 @@ def _inconclusive(rollout: Rollout, event: RolloutEvent) -> Rollout:
     return _paused(rollout.changed(event.host, HostState.WAITING), event)
 
 
+def _overtaken(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Have a host prepared again that another run has changed meanwhile: once, then pause."""
+    if rollout.hosts[event.host].overtaken:
+        return _inconclusive(rollout, event)
+    return rollout.changed(event.host, HostState.CHOSEN, overtaken=True)
+
+
 def _lost(rollout: Rollout, event: RolloutEvent) -> Rollout:
     """Have the host asked; one that is lost on its way back a second time is given up."""
     host = rollout.hosts[event.host]
@@ -141,9 +175,11 @@ def _soaked(rollout: Rollout, event: RolloutEvent) -> Rollout:
 
 
 def _registered(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Take in which hosts are registered. With a reason, a person has to do the rest first."""
     for name in event.hosts:
         rollout = rollout.changed(name, rollout.hosts[name].state, registered=True)
-    return rollout
+    goes_on = rollout.names(HostState.WAITING) and not rollout.is_winding_up
+    return _paused(rollout, event) if event.why and goes_on else rollout
 
 
 def _paused(rollout: Rollout, event: RolloutEvent) -> Rollout:
@@ -151,15 +187,23 @@ def _paused(rollout: Rollout, event: RolloutEvent) -> Rollout:
 
 
 def _resumed(rollout: Rollout, _: RolloutEvent) -> Rollout:
-    """Ask each host again that is not known to be settled: its controller may be gone."""
+    """Ask each host again that is not known to be settled: its controller may be gone.
+
+    The others are prepared again, as the site file or the checkout may have changed since.
+    """
     for name in rollout.names(*BUSY):
         host = rollout.hosts[name]
         returning = host.is_returning or host.state is HostState.GOING_BACK
         chosen = HostState.CHOSEN
         rollout = rollout.changed(name, HostState.LOST, if_as_before=chosen, is_returning=returning)
     unbegun = (HostState.WAITING, HostState.IDLE, HostState.UNPREPARED)
-    for name in [] if rollout.is_winding_up else rollout.names(*unbegun):
+    kept = [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].failed]
+    for name in [] if rollout.is_winding_up else [*rollout.names(*unbegun), *kept]:
         rollout = rollout.changed(name, HostState.CHOSEN)
+    compared = rollout.names(HostState.CHOSEN, HostState.UNPREPARED) if rollout.is_winding_up else []
+    for name in compared:
+        if rollout.hosts[name].confirmed:
+            rollout = rollout.changed(name, HostState.CONFIRMED)
     return replace(rollout, paused="", pauses=False, refused=0)
 
 
@@ -179,6 +223,7 @@ _TAKES: Mapping[EventKind, Callable[[Rollout, RolloutEvent], Rollout]] = {
     EventKind.AS_BEFORE: _as_before,
     EventKind.STUCK: _stuck,
     EventKind.INCONCLUSIVE: _inconclusive,
+    EventKind.OVERTAKEN: _overtaken,
     EventKind.LOST: _lost,
     EventKind.SOAKED: _soaked,
     EventKind.REGISTERED: _registered,
@@ -235,12 +280,15 @@ def _with_waves(rollout: Rollout) -> Rollout:
 def _following(rollout: Rollout) -> str | None:
     """Return the host of this wave to cut over next, None while there is no room for one."""
     busy = rollout.names(*BUSY)
+    if _unregistered_movers(rollout) or any(rollout.hosts[name].moves for name in busy):
+        return None
     others_up = len(rollout.hosts) - len(rollout.names(*ABSENT)) - 1
     if len(busy) >= min(rollout.policy.at_once, max(1, others_up)):
         return None
     waiting = [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
     waiting.sort(key=lambda name: rollout.hosts[name].clients)
-    return next((name for name in waiting if not any(_adjoin(rollout, name, one) for one in busy)), None)
+    fitting = (name for name in waiting if not any(_adjoin(rollout, name, one) for one in busy))
+    return next((name for name in fitting if not (busy and rollout.hosts[name].moves)), None)
 
 
 def _adjoin(rollout: Rollout, one: str, other: str) -> bool:
@@ -259,6 +307,10 @@ def _unregistered(rollout: Rollout) -> list[str]:
     return [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].registered]
 
 
+def _unregistered_movers(rollout: Rollout) -> list[str]:
+    return [name for name in _unregistered(rollout) if rollout.hosts[name].moves]
+
+
 _SCOPES: Mapping[OnFailure, Callable[[Rollout, RolloutHost], bool]] = {
     "stop": lambda rollout, host: False,
     "wave": lambda rollout, host: host.wave == rollout.wave,
@@ -273,7 +325,7 @@ def _wound_up(rollout: Rollout) -> Rollout:
     """
     if rollout.names(*BUSY):
         return rollout
-    scope = _SCOPES["stop" if rollout.aborted else rollout.policy.on_failure]
+    scope = _SCOPES["stop" if rollout.aborted else "all" if rollout.goes_back else rollout.policy.on_failure]
     kept = [(rollout.hosts[name], name) for name in rollout.names(HostState.CONFIRMED)]
     left = [
         (host.confirmed, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.generations import moment
-from engine.rollout.machine import PAUSED, actions, begin
+from engine.rollout.machine import PAUSED, actions
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from engine.run import Verb
 from fleet.rollout import show
@@ -42,15 +42,14 @@ def rollout(
     prove. Raises Locked while another one is under way.
     """
     with leased(fleet, wait_s=wait_s) as lease:
-        refused = _superseded(fleet, lease)
+        refused = superseded(fleet, lease)
         head = new_head([host.name for host in hosts], policy, refused={} if again else refused, **more)
         ledger = RolloutLedger(fleet.runs, lease, head)
         ledger.begin()
-        state = begin(head.hosts, policy, pauses=head.pauses)
-        return _carry_out(UnderWay(fleet, head, state, ledger, lease.number))
+        return carry_out(UnderWay(fleet, head, head.begin(), ledger, lease.number))
 
 
-def _superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
+def superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
     """Return the plans that could not be proved up to now. Say when the last one has not ended."""
     try:
         last = replayed(lease.lines)
@@ -86,7 +85,7 @@ def go_on(fleet: Fleet, kind: EventKind, *, wait_s: int) -> int:
         ledger = RolloutLedger(fleet.runs, lease, head)
         under_way = UnderWay(fleet, head, state, ledger, lease.number)
         under_way.take(RolloutEvent(kind=kind))
-        return _carry_out(under_way)
+        return carry_out(under_way)
 
 
 def _named(head: LedgerHead) -> str:
@@ -102,7 +101,7 @@ def _how_far(state: Rollout) -> str:
 def compare(fleet: Fleet, hosts: Sequence[Host], policy: RolloutPolicy, **more: bool) -> int:
     """Show the plan of a rollout, and change nothing. Returns the exit code."""
     head = new_head([host.name for host in hosts], policy, **more)
-    under_way = UnderWay(fleet, head, begin(head.hosts, policy))
+    under_way = UnderWay(fleet, head, head.begin())
     fleet.parallel.each(hosts, lambda host: under_way.take(prepare(under_way, host, Verb.CHECK)))
     if under_way.state.refused:
         return under_way.state.refused
@@ -130,7 +129,7 @@ def _perform(under_way: UnderWay, action: RolloutAction) -> None:
         under_way.take(_OF_SEVERAL[action.kind](under_way, hosts))
 
 
-def _carry_out(under_way: UnderWay) -> int:
+def carry_out(under_way: UnderWay) -> int:
     """Do what the rollout needs, until its end or until it pauses. Returns the exit code."""
     fleet = under_way.fleet
     try:

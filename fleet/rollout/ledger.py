@@ -18,7 +18,7 @@ from typing import Any
 
 from engine import cache
 from engine.facts import parsed
-from engine.rollout.machine import begin, step
+from engine.rollout.machine import begin, begin_back, step
 from engine.rollout.state import Rollout, RolloutEvent
 from fleet.rollout.lease import RolloutLease
 from inventory.errors import DerpfleetError
@@ -34,7 +34,8 @@ class LedgerHead:
     """The first line of a ledger: who began the rollout, on which hosts, and how.
 
     `since`: seconds since the epoch. `refused`: the plans that earlier rollouts could not prove, by
-    the host's name.
+    the host's name. `before`: the generations that the hosts of a rollout go back to that is taken
+    back as a whole, in the order of their confirmations.
     """
 
     rollout: str
@@ -46,6 +47,13 @@ class LedgerHead:
     skip_unreachable: bool = False
     include_withdrawn: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, int] = field(default_factory=dict)
+
+    def begin(self) -> Rollout:
+        """Return the rollout before its first event."""
+        if self.before:
+            return begin_back(self.before, self.policy)
+        return begin(self.hosts, self.policy, pauses=self.pauses)
 
 
 def new_head(hosts: Sequence[str], policy: RolloutPolicy, **more: Any) -> LedgerHead:
@@ -68,7 +76,7 @@ def replayed(lines: Sequence[Any]) -> tuple[LedgerHead, Rollout] | None:
         return None
     try:
         head: LedgerHead = parsed(LedgerHead, lines[0])
-        rollout = begin(head.hosts, head.policy, pauses=head.pauses)
+        rollout = head.begin()
         for line in lines[1:]:
             rollout = step(rollout, parsed(RolloutEvent, line))
     except (ValueError, KeyError) as error:

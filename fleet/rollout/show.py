@@ -77,7 +77,11 @@ def end(report: Report, id: str, rollout: Rollout) -> int:
             f"look at it: invoke logs --host {name}; take it out of service: invoke withdraw --host {name}"
         )
         report.line(name, "next", words)
-    if groups["undone"]:
+    if rollout.goes_back:
+        report.say("The site file is as it was: the next deploy or rollout brings the hosts to it again.")
+    elif groups["undone"]:
         names = ", ".join(groups["undone"])
         report.line(NAME, "next", f"fix {names}, then: invoke rollout; the same plan once more: --again")
+    if groups["confirmed"] and not rollout.goes_back:
+        report.line(NAME, "next", f"invoke rollback --rollout {id} would take all of it back")
     return code

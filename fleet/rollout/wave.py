@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from engine.rollout.state import EventKind, RolloutEvent
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.control_server import control_server
-from fleet.shared.prove import prove_hosts
-from fleet.shared.register import register
+from fleet.shared.prove import compare_map, prove_hosts
+from fleet.shared.register import put_into_map
 from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, judged
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -57,10 +57,19 @@ def register_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     if broken := [name for name in names if not under_way.proofs[name].ok]:
         return RolloutEvent(kind=EventKind.PAUSED, why=f"no longer proved: {', '.join(broken)}")
     try:
-        if register(fleet, server, {name: under_way.proofs[name] for name in names}):
-            return RolloutEvent(kind=EventKind.REGISTERED, hosts=names)
+        there = put_into_map(fleet, server, hosts)
+        if there is None or compare_map(fleet, hosts, under_way.proofs, there):
+            why = _left_to_a_person(under_way, names) if there is None else ""
+            return RolloutEvent(kind=EventKind.REGISTERED, hosts=names, why=why)
         why = "the map that clients get does not agree with the relays"
     except DerpfleetError as error:
         fleet.report.failure(error)
         why = f"not registered: {error.what}"
     return RolloutEvent(kind=EventKind.PAUSED, why=f"{', '.join(names)}: {why}")
+
+
+def _left_to_a_person(under_way: UnderWay, names: Sequence[str]) -> str:
+    """Return what a person has to put into the map first; "" where clients have these regions."""
+    known = under_way.state.hosts
+    new = [name for name in names if known[name].moves or not known[name].generation]
+    return f"clients get these regions once you have put them into their map: {', '.join(new)}" if new else ""

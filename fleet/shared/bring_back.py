@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import roles
-from engine.generations import Generation, History, Stored
+from engine.generations import Generation, History, Stored, moment
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
@@ -42,3 +42,9 @@ def stored(history: History, target: Generation, *, force: bool = False) -> Stor
     newest = history.find(history.newest)
     about = {**target.about, DERPER: newest.about.get(DERPER, "") if newest else ""}
     return Stored(target.number, target.plan, about, force)
+
+
+def named(one: Generation) -> str:
+    """Return a generation in words: its number, when, whose, and the release."""
+    parts = (moment(one.at), one.who, one.about.get("release", ""))
+    return f"{one.number} ({', '.join(filter(None, parts))})"

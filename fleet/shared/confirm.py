@@ -32,7 +32,7 @@ from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import LADDER, Proof
 
-DERPER = "derper"  # among the words of a generation
+DERPER, ROLLOUT = "derper", "rollout"  # among the words of a generation
 _KEPT = (Conclusion.PROVED, Conclusion.STILL_BROKEN)
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
@@ -66,10 +66,11 @@ class Confirmation:
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
     as it is, unconfirmed, to be looked at. `is_part`: the plan has --only: once it is proved it
     stays, until a whole plan is proved with it and becomes a generation. `why`: the reason of the
-    verdict, in words. `before`: the proof from before the changes; None where nothing was confirmed
-    yet. `former`: the host as it is after the way back. `derper`: the one whose mesh key the host
-    has, "" for the site file's. `control`: returns whether another relay than the given one is
-    proved now, None without one; default: one that was proved before, as its own host has it.
+    verdict, in words. `before`: the proof from before the changes, made by `look` unless it is
+    given; None where nothing was confirmed yet. `former`: the host as it is after the way back.
+    `derper`: the one whose mesh key the host has, "" for the site file's. `control`: returns
+    whether another relay than the given one is proved now, None without one; default: one that was
+    proved before, as its own host has it.
     """
 
     fleet: Fleet
@@ -98,7 +99,7 @@ class Confirmation:
             then = former(self.host, wanted.about.get("seen", ""))
             session.ask(asked(cut_over.ask_before(self.host), shut_out.ask(self.fleet, then)))
         shut_out.refuse(self.fleet, then, job, wanted, session.facts)
-        if not self.leaves and (job.about or isinstance(wanted, Stored)):
+        if self.before is None and not self.leaves and (job.about or isinstance(wanted, Stored)):
             self.fleet.report.doing(self.host.name, "proof: before the changes")
             self.before = self._proof_before(session)
 

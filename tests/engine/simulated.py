@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.rollout.machine import actions, begin, step
+from engine.rollout.machine import actions, begin, begin_back, step
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from inventory.rollout import RolloutPolicy
 
@@ -18,15 +18,20 @@ class Killed(Exception):
 
 @dataclass
 class SimulatedHost:
-    """A host. `fault`: the kind of the event in place of the good one; each comes once."""
+    """A host. `fault`: the kind of the event in place of the good one; each comes once.
+
+    `in_map`: the state of which the map has the place. It matters for one that moves.
+    """
 
     clients: int = 0
     like: str = "a"
     near: str = ""
     changes: int = 1
     generation: int = 1
+    moves: bool = False
     fault: EventKind | None = None
     truth: str = OLD
+    in_map: str = OLD
     proved: bool = False
 
 
@@ -36,12 +41,14 @@ class World:
 
     `states`: each state that the rollout has been in. `kill_at`: the controller dies before it
     writes that line of the ledger, or with `dies_armed` while the host of that line is armed.
+    `goes_back`: all hosts go back to their states from before it.
     """
 
     hosts: dict[str, SimulatedHost]
     policy: RolloutPolicy
     soak_fails: frozenset[str] = frozenset()
     pauses: bool = False
+    goes_back: bool = False
     kill_at: int = -1
     dies_armed: bool = False
     ledger: list[RolloutEvent] = field(default_factory=list)
@@ -49,6 +56,8 @@ class World:
     most_actions: int = 0
 
     def start(self) -> Rollout:
+        if self.goes_back:
+            return begin_back(dict.fromkeys(self.hosts, 1), self.policy)
         return begin(list(self.hosts), self.policy, pauses=self.pauses)
 
     def replayed(self) -> Rollout:
@@ -106,6 +115,8 @@ class World:
             return RolloutEvent(kind=EventKind.SOAKED, hosts=failing)
         if action.kind is ActionKind.REGISTER:
             assert all(self.hosts[name].truth == NEW for name in action.hosts)
+            for name in action.hosts:
+                self.hosts[name].in_map = NEW
             return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
         [name] = action.hosts
         host = self.hosts[name]
@@ -117,7 +128,7 @@ class World:
             return RolloutEvent(kind=found, host=name)
         if action.kind is ActionKind.TAKE_BACK:
             assert host.truth == NEW
-            host.truth = OLD
+            host.truth = host.in_map = OLD
             return RolloutEvent(kind=EventKind.UNDONE, host=name)
         return self.cut_over(state, name, host)
 
@@ -126,12 +137,15 @@ class World:
             return RolloutEvent(kind=host.fault, host=name, code=3)
         changes = host.changes if host.truth != NEW else 0
         known = {"clients": host.clients, "like": host.like, "near": host.near}
-        more = {"generation": host.generation, "plan": f"plan of {name}"}
+        more = {"generation": host.generation, "plan": f"plan of {name}", "moves": host.moves}
         return RolloutEvent(kind=EventKind.PREPARED, host=name, changes=changes, **known, **more)
 
     def cut_over(self, state: Rollout, name: str, host: SimulatedHost) -> RolloutEvent:
-        assert not state.names(HostState.CHOSEN)
+        assert all(state.hosts[one].overtaken for one in state.names(HostState.CHOSEN))
         assert host.truth == OLD
+        if host.fault is EventKind.OVERTAKEN:
+            host.fault = None
+            return RolloutEvent(kind=EventKind.OVERTAKEN, host=name)
         host.truth = HALF
         if self.dies_armed and len(self.ledger) == self.kill_at:
             self.kill_at = -1

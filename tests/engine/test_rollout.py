@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.rollout.machine import FAILED, PAUSED, STUCK, actions, begin, exit_code, step
-from engine.rollout.state import ABSENT, BUSY, EventKind, HostState, Rollout, RolloutEvent
+from engine.rollout.machine import FAILED, PAUSED, STUCK, actions, begin, begin_back, exit_code, step
+from engine.rollout.state import ABSENT, BUSY, EventKind, HostState, Rollout, RolloutEvent, RolloutHost
 from engine.rollout.waves import grouped
 from inventory.rollout import RolloutPolicy
 from tests.engine.simulated import NEW, OLD, Killed, SimulatedHost, World, world_of
@@ -19,7 +19,7 @@ from tests.engine.simulated import NEW, OLD, Killed, SimulatedHost, World, world
 SOME = settings(max_examples=60, deadline=None)
 FEW = settings(max_examples=25, deadline=None)
 LASTING = [None] * 3 + [EventKind.UNDONE, EventKind.STILL_BROKEN, EventKind.STUCK, EventKind.SKIPPED]
-PASSING = [EventKind.LOST, EventKind.INCONCLUSIVE]
+PASSING = [EventKind.LOST, EventKind.INCONCLUSIVE, EventKind.OVERTAKEN]
 
 
 def hosts(faults: list[EventKind | None], most: int = 12) -> st.SearchStrategy[list[SimulatedHost]]:
@@ -30,6 +30,7 @@ def hosts(faults: list[EventKind | None], most: int = 12) -> st.SearchStrategy[l
         near=st.sampled_from(["", "h0", "h1", "h2", "h3"]),
         changes=st.sampled_from([0, 1, 3]),
         generation=st.sampled_from([0, 1, 7]),
+        moves=st.booleans(),
         fault=st.sampled_from(faults),
     )
     return st.lists(one, min_size=1, max_size=most)
@@ -71,6 +72,7 @@ def test_the_same_holds_for_two_hundred_hosts(seed: int) -> None:
             clients=dice.randrange(300),
             like=dice.choice("abc"),
             near=f"h{dice.randrange(200)}",
+            moves=dice.random() < 0.2,
             fault=dice.choice(faults),
         )
         for _ in range(200)
@@ -96,6 +98,11 @@ def check_every_state(world: World) -> None:
             if before.hosts[name].state is not HostState.CUTTING:
                 assert not after.is_winding_up  # P3
                 assert not after.names(HostState.CHOSEN, HostState.UNPREPARED)
+        movers = [name for name in busy if after.hosts[name].moves]
+        assert not movers or len(busy) == 1  # a mover is cut over, and goes back, alone
+        between = [name for name in after.names(HostState.CONFIRMED) if is_between(after.hosts[name])]
+        assert len(between) <= 1
+        assert not between or not after.names(HostState.CUTTING)
         assert exit_code(after) in (0, 1, 3, PAUSED, FAILED, STUCK)  # P9
     assert end.names(*BUSY) == []  # P4
     assert actions(end) == ()
@@ -103,8 +110,89 @@ def check_every_state(world: World) -> None:
         host = world.hosts[name]
         assert host.truth == NEW and (host.proved or host.fault is EventKind.STILL_BROKEN)  # P2
     for name in end.names(HostState.UNDONE, HostState.WAITING, HostState.CHOSEN):
-        assert world.hosts[name].truth == OLD
+        assert world.hosts[name].truth == world.hosts[name].in_map == OLD
     assert all(host.registered for host in end.hosts.values() if host.state is HostState.CONFIRMED)
+
+
+def is_between(host: RolloutHost) -> bool:
+    """Whether the map still has a place of it where it is no more."""
+    return host.moves and not host.registered
+
+
+def test_a_mover_is_in_the_map_before_the_next_host_is_begun() -> None:
+    policy = RolloutPolicy(waves=("rest",), at_once=3, soak_s=0)
+    world = world_of([SimulatedHost(clients=1 + number) for number in range(5)], policy)
+    world.hosts["h1"].moves = True
+    assert exit_code(world.to_the_end()) == 0
+    kinds = [(event.kind, event.host or event.hosts) for event in world.ledger]
+    at = kinds.index((EventKind.CONFIRMED, "h1"))
+    assert kinds[at + 1] == (EventKind.REGISTERED, ("h1",))
+    moving = [state for state in world.states if state.hosts["h1"].state is HostState.CUTTING]
+    assert moving and all(state.names(*BUSY) == ["h1"] for state in moving)
+
+
+def test_a_host_that_another_run_has_changed_is_prepared_again_once() -> None:
+    rollout = begun(RolloutPolicy(), prepared("a", 1), prepared("b", 2))
+    overtaken = RolloutEvent(kind=EventKind.OVERTAKEN, host="a", why="a: at generation 4")
+    again = step(rollout, overtaken)
+    assert (again.names(HostState.CHOSEN), again.paused, again.names(HostState.CUTTING)) == (["a"], "", [])
+    again = step(again, prepared("a", 1, generation=4))
+    assert (again.names(HostState.CUTTING), again.wave) == (["a"], 1)
+    assert step(again, overtaken).paused == "a: at generation 4"
+    assert step(again, overtaken).failures == 0
+
+
+def test_a_confirmed_host_that_another_plan_changes_waits_for_a_new_wave() -> None:
+    rollout = begun(RolloutPolicy(), prepared("a", 1), prepared("b", 2))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.PAUSED, why="our own line"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.RESUMED))
+    assert rollout.names(HostState.CHOSEN) == ["a", "b"]
+    same = step(rollout, prepared("a", 1, changes=0, generation=2))
+    assert (same.names(HostState.CONFIRMED), same.hosts["a"].generation) == (["a"], 1)
+    assert actions(step(same, prepared("b", 2)))[0].hosts == ("a",)  # it was not watched yet
+    other = step(step(rollout, prepared("a", 1, generation=2)), prepared("b", 2))
+    assert (other.hosts["a"].state, other.hosts["a"].wave, other.waves) == (HostState.WAITING, 3, 3)
+    aborted = step(rollout, RolloutEvent(kind=EventKind.ABORTED))
+    assert aborted.names(HostState.CONFIRMED) == ["a"]
+
+
+@pytest.mark.parametrize(("others", "paused"), [(["b"], "paste it"), ([], "")])
+def test_a_wave_that_a_person_has_to_register_pauses_the_next_one(others: list[str], paused: str) -> None:
+    names = ["a", *others]
+    rollout = begun(RolloutPolicy(soak_s=0, canary=("a",)), *(prepared(name, 1) for name in names))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.REGISTERED, hosts=("a",), why="paste it"))
+    assert (rollout.paused, rollout.ended) == (paused, not paused)
+
+
+@FEW
+@given(hosts([None], most=6), st.integers(0, 12), st.booleans())
+def test_a_whole_rollout_goes_back_newest_first(
+    fleet: list[SimulatedHost], line: int, dies_armed: bool
+) -> None:
+    """From every prefix of its ledger, one host at a time, and the map with it."""
+    world = world_of(fleet, RolloutPolicy(at_once=4), goes_back=True, kill_at=line, dies_armed=dies_armed)
+    for host in world.hosts.values():
+        host.truth = host.in_map = NEW
+    end = world.to_the_end()
+    assert (set(steady(end).values()), exit_code(end)) == ({HostState.UNDONE}, 0)
+    assert all(host.truth == host.in_map == OLD for host in world.hosts.values())
+    assert all(len(state.names(*BUSY)) <= 1 for state in world.states)
+    undone = [event.host for event in world.ledger if event.kind in (EventKind.UNDONE, EventKind.AS_BEFORE)]
+    assert undone == list(reversed(world.hosts))
+
+
+def test_an_abort_leaves_the_rest_of_a_whole_rollout_as_it_is() -> None:
+    rollout = begin_back({"a": 3, "b": 2}, RolloutPolicy())
+    for event in (
+        RolloutEvent(kind=EventKind.PAUSED, why="no other relay is proved"),
+        RolloutEvent(kind=EventKind.ABORTED),
+        RolloutEvent(kind=EventKind.CONFIRMED, host="b"),
+    ):
+        assert not rollout.ended
+        rollout = step(rollout, event)
+    assert (rollout.ended, rollout.names(HostState.CONFIRMED)) == (True, ["a", "b"])
 
 
 @SOME

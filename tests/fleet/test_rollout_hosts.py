@@ -22,8 +22,8 @@ from engine.run import Failure, Outcome, Verb
 from engine.session import Locked
 from fleet.rollout import cutting, preparing
 from fleet.rollout.ledger import new_head
-from fleet.rollout.under_way import ROLLOUT, UnderWay
-from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED
+from fleet.rollout.under_way import UnderWay
+from fleet.shared.confirm import ROLLOUT, STUCK, TAKEN_BACK, UNDECIDED
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.shut_out import WouldShutOut
@@ -146,6 +146,43 @@ def test_a_host_that_cannot_be_prepared(
     assert (event.kind, event.code) == (kind, code)
 
 
+def test_a_connection_that_is_cut_is_tried_once_more(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    tries, pauses = list[int](), list[float]()
+    results = [Unreachable("the connection was lost"), Locked("locked by us"), outcome_of]
+    monkeypatch.setattr("time.sleep", pauses.append)
+
+    def try_once() -> Outcome:
+        result = results[len(tries)]
+        tries.append(1)
+        if isinstance(result, Exception):
+            raise result
+        return outcome_of(under_way.host("hk1"), COUNTS)
+
+    host = under_way.host("hk1")
+    preparing._despite_a_cut(under_way.fleet, host, try_once, [KNOWN])
+    assert (len(tries), pauses[0]) == (3, preparing._AGAIN_S)
+    assert "once more" in shown.getvalue()
+    for begun, count in (((), 1), ((KNOWN,), 2)):  # one that was never reached is not waited for
+        tries.clear()
+        results[1] = Unreachable("lost again")
+        with pytest.raises(Unreachable):
+            preparing._despite_a_cut(under_way.fleet, host, try_once, begun)
+        assert len(tries) == count
+
+
+def test_another_plan_than_before_is_said(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    hosts = under_way.state.hosts
+    for plan, is_said in (("sha256:new", False), ("sha256:0123456789", True)):
+        known = {**hosts, "hk1": replace(hosts["hk1"], plan=plan)}
+        under_way.state = replace(under_way.state, hosts=known)
+        prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
+        assert ("01234567 before, new now: the site file or the checkout" in shown.getvalue()) is is_said
+
+
 def test_a_resource_that_fails_leaves_a_host_unprepared(
     under_way: UnderWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +252,7 @@ def test_a_first_state_that_is_not_proved_is_stuck(
         (Unreachable("gone"), EventKind.LOST),
         (DerpfleetError("the agent crashed"), EventKind.LOST),
         (Locked("locked by bob"), EventKind.INCONCLUSIVE),
-        (cutting.HasMoved("moved"), EventKind.INCONCLUSIVE),
+        (cutting.HasMoved("moved"), EventKind.OVERTAKEN),
         (WouldShutOut("headscale is silent"), EventKind.INCONCLUSIVE),
     ],
 )
@@ -246,7 +283,7 @@ def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, 
         def __exit__(self, *_: object) -> None:
             pass
 
-    session = Session(history=lambda: history)
+    session = Session(history=lambda: history, facts=DEBIAN_12)
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
     monkeypatch.setattr(cutting, "_is_back", lambda *_: back)
     return cutting.ask(waiting, waiting.host("hk1")).kind
