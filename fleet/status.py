@@ -21,6 +21,7 @@ from fleet.shared.control_server import control_server
 from fleet.shared.errors import CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
+from fleet.shared.last_rollout import last_progress
 from fleet.shared.notify import notify
 from fleet.shared.prove import climb, targets
 from inventory.choices import flavour_name
@@ -60,6 +61,7 @@ def status(
     said: dict[str, HostStatus] = {}
     proofs: list[Proof] = []
     served: list[Served] = []
+    rollout: list[str] = []
 
     def see(host: Host) -> None:
         said[host.name] = read_status(fleet, host, hosts)
@@ -69,6 +71,7 @@ def status(
         lambda: proofs.extend(climb(fleet, hosts, wanted)),
         lambda: served.append(control_server(fleet).served()),
         *(partial(see, host) for host in hosts),
+        *([lambda: rollout.append(last_progress(fleet) or "")] if textfile else ()),
     ]
     fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")
@@ -97,7 +100,7 @@ def status(
         write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
         fleet.report.say(f"page: {html}")
     if textfile is not None:
-        write(textfile, prometheus.render(cards, made=datetime.now(UTC)))
+        write(textfile, prometheus.render(cards, made=datetime.now(UTC), rollout="".join(rollout)))
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)

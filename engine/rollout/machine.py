@@ -81,7 +81,9 @@ def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
         return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(moved)),)
     if watched := _unsoaked(rollout):
         return (RolloutAction(kind=ActionKind.SOAK, hosts=tuple(watched)),)
-    return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(_unregistered(rollout))),)
+    if unregistered := _unregistered(rollout):
+        return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(unregistered)),)
+    return (RolloutAction(kind=ActionKind.ALLOW, hosts=tuple(_waiting(rollout))),)
 
 
 def exit_code(rollout: Rollout) -> int:
@@ -227,6 +229,7 @@ _TAKES: Mapping[EventKind, Callable[[Rollout, RolloutEvent], Rollout]] = {
     EventKind.LOST: _lost,
     EventKind.SOAKED: _soaked,
     EventKind.REGISTERED: _registered,
+    EventKind.ALLOWED: lambda rollout, _: replace(rollout, allowed=rollout.wave),
     EventKind.PAUSED: _paused,
     EventKind.RESUMED: _resumed,
     EventKind.ABORTED: _aborted,
@@ -251,6 +254,8 @@ def _in_waves(rollout: Rollout) -> Rollout:
     failed = [name for name in rollout.names(HostState.CONFIRMED) if rollout.hosts[name].failed]
     if failed and not rollout.names(*BUSY):
         return rollout.changed(failed[0], HostState.GOING_BACK)
+    if _is_asked_first(rollout):
+        return rollout
     while (following := _following(rollout)) is not None:
         rollout = rollout.changed(following, HostState.CUTTING)
     if rollout.names(*BUSY) or _unsoaked(rollout) or _unregistered(rollout):
@@ -285,10 +290,20 @@ def _following(rollout: Rollout) -> str | None:
     others_up = len(rollout.hosts) - len(rollout.names(*ABSENT)) - 1
     if len(busy) >= min(rollout.policy.at_once, max(1, others_up)):
         return None
-    waiting = [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
-    waiting.sort(key=lambda name: rollout.hosts[name].clients)
+    waiting = sorted(_waiting(rollout), key=lambda name: rollout.hosts[name].clients)
     fitting = (name for name in waiting if not any(_adjoin(rollout, name, one) for one in busy))
     return next((name for name in fitting if not (busy and rollout.hosts[name].moves)), None)
+
+
+def _waiting(rollout: Rollout) -> list[str]:
+    """Return the hosts of the present wave that are not begun."""
+    return [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
+
+
+def _is_asked_first(rollout: Rollout) -> bool:
+    """Return whether the site's own program has to allow this wave before its next host."""
+    is_new = bool(rollout.policy.hooks.before_wave) and rollout.allowed < rollout.wave
+    return is_new and bool(_waiting(rollout))
 
 
 def _adjoin(rollout: Rollout, one: str, other: str) -> bool:

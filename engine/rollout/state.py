@@ -47,6 +47,7 @@ class EventKind(StrEnum):
     LOST = "lost"
     SOAKED = "soaked"
     REGISTERED = "registered"
+    ALLOWED = "allowed"
     PAUSED = "paused"
     RESUMED = "resumed"
     ABORTED = "aborted"
@@ -61,6 +62,7 @@ class ActionKind(StrEnum):
     TAKE_BACK = "take back"
     SOAK = "soak"
     REGISTER = "register"
+    ALLOW = "allow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +130,18 @@ class RolloutAction:
 class Rollout:
     """A rollout: its hosts in the order of the site file, and how far it is.
 
-    `waves`: how many there are; `wave`: the present one, from 1. `pauses`: pause after the first
-    wave. `goes_back`: all its hosts go back to their state from before it. `paused`: why it waits
-    for a person. `aborted`: nothing more is begun. `ended`: nothing is left to do. `refused`: the
-    exit code of a rollout that could not begin.
+    `waves`: how many there are; `wave`: the present one, from 1. `allowed`: the last one that the
+    site's own program has allowed. `pauses`: pause after the first wave. `goes_back`: all its hosts
+    go back to their state from before it. `paused`: why it waits for a person. `aborted`: nothing
+    more is begun. `ended`: nothing is left to do. `refused`: the exit code of a rollout that could
+    not begin.
     """
 
     policy: RolloutPolicy
     hosts: Mapping[str, RolloutHost]
     wave: int = 1
     waves: int = 0
+    allowed: int = 0
     pauses: bool = False
     goes_back: bool = False
     paused: str = ""

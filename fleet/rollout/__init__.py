@@ -8,15 +8,16 @@ from engine.generations import moment
 from engine.rollout.machine import PAUSED, actions
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from engine.run import Verb
-from fleet.rollout import show
+from fleet.rollout import hooks, show
 from fleet.rollout.cutting import ask, cut_over, take_back
 from fleet.rollout.lease import RolloutLease, leased
-from fleet.rollout.ledger import LedgerHead, LedgerUnreadable, RolloutLedger, new_head, replayed
+from fleet.rollout.ledger import RolloutLedger, new_head
 from fleet.rollout.preparing import prepare
 from fleet.rollout.under_way import UnderWay
-from fleet.rollout.wave import register_wave, soak
+from fleet.rollout.wave import allow_wave, register_wave, soak
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
+from fleet.shared.last_rollout import LedgerHead, LedgerUnreadable, replayed
 from fleet.shared.step import CHANGES_FOUND
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -117,6 +118,7 @@ _OF_ONE: Mapping[ActionKind, Callable[[UnderWay, Host], RolloutEvent]] = {
 _OF_SEVERAL: Mapping[ActionKind, Callable[[UnderWay, Sequence[Host]], RolloutEvent]] = {
     ActionKind.SOAK: soak,
     ActionKind.REGISTER: register_wave,
+    ActionKind.ALLOW: allow_wave,
 }
 
 
@@ -141,5 +143,10 @@ def carry_out(under_way: UnderWay) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         fleet.report.line(show.NAME, "paused", "invoke rollout --resume goes on from there")
-        return PAUSED
-    return show.end(fleet.report, under_way.id, under_way.state)
+        code = PAUSED
+    else:
+        code = show.end(fleet.report, under_way.id, under_way.state)
+    state = "ended" if under_way.state.ended else "paused"
+    said = {"hook": "ended", "rollout": under_way.id, "state": state, "exit": code}
+    hooks.tell(fleet, under_way.state.policy.hooks.ended, {**said, **show.grouped(under_way.state)})
+    return code

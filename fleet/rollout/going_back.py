@@ -9,11 +9,12 @@ from engine.generations import Generation, History
 from engine.run import NOTHING, Verb
 from fleet.rollout import carry_out, superseded
 from fleet.rollout.lease import RolloutLease, leased
-from fleet.rollout.ledger import RolloutLedger, new_head, replayed
+from fleet.rollout.ledger import RolloutLedger, new_head
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.bring_back import named
 from fleet.shared.confirm import ROLLOUT
 from fleet.shared.fleet import Fleet
+from fleet.shared.last_rollout import replayed
 from fleet.shared.step import CHANGES_FOUND
 from inventory.errors import DerpfleetError
 from inventory.model import Host

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from engine.generations import Generation
 from engine.plan import Plan
 from engine.rollout.machine import step
+from engine.rollout.progress import waves_over
 from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
-from fleet.rollout import show
-from fleet.rollout.ledger import LedgerHead, RolloutLedger
+from fleet.rollout import hooks, show
+from fleet.rollout.ledger import RolloutLedger
 from fleet.shared.confirm import ROLLOUT, about, as_kept
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
+from fleet.shared.last_rollout import LedgerHead
 from fleet.shared.prove import climb, targets
 from inventory.model import Host
 from probe.proof import Proof
@@ -54,7 +56,11 @@ class UnderWay:
             if self.ledger:
                 self.ledger.note(event)
             before, self.state = self.state, step(self.state, event)
-        show.changes(self.fleet.report, self.id, before, self.state, event)
+            after = self.state
+        show.changes(self.fleet.report, self.id, before, after, event)
+        for number in waves_over(before, after):
+            words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, number)}
+            hooks.tell(self.fleet, after.policy.hooks.after_wave, words)
 
     def job(self, host: Host, verb: Verb, plans: dict[str, str]) -> Job:
         """Return the job of a phase. `plans` gets the id of the plan and the words about it."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from engine.rollout.state import EventKind, RolloutEvent
+from fleet.rollout import hooks
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.control_server import control_server
 from fleet.shared.prove import compare_map, prove_hosts
@@ -44,6 +45,17 @@ def soak(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     holding = sum(not one.broken for one in made)
     report.line("rollout", "watched", f"{holding} of {len(made)} proofs hold in {seconds} s")
     return RolloutEvent(kind=EventKind.SOAKED)
+
+
+def allow_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
+    """Ask the site's own program before a wave. Return the event: it is allowed, or paused."""
+    state = under_way.state
+    said = {"hook": "before_wave", "rollout": under_way.id, "number": state.wave, "waves": state.waves}
+    names = [host.name for host in hosts]
+    trouble = hooks.call(under_way.fleet, state.policy.hooks.before_wave, {**said, "hosts": names})
+    if trouble:
+        return RolloutEvent(kind=EventKind.PAUSED, why=f"before wave {state.wave}, {trouble}")
+    return RolloutEvent(kind=EventKind.ALLOWED)
 
 
 def register_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:

@@ -51,6 +51,7 @@ class World:
     goes_back: bool = False
     kill_at: int = -1
     dies_armed: bool = False
+    asked: set[int] = field(default_factory=set)
     ledger: list[RolloutEvent] = field(default_factory=list)
     states: list[Rollout] = field(default_factory=list)
     most_actions: int = 0
@@ -118,6 +119,8 @@ class World:
             for name in action.hosts:
                 self.hosts[name].in_map = NEW
             return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
+        if action.kind is ActionKind.ALLOW:
+            return self.allow(state, action)
         [name] = action.hosts
         host = self.hosts[name]
         if action.kind is ActionKind.PREPARE:
@@ -131,6 +134,15 @@ class World:
             host.truth = host.in_map = OLD
             return RolloutEvent(kind=EventKind.UNDONE, host=name)
         return self.cut_over(state, name, host)
+
+    def allow(self, state: Rollout, action: RolloutAction) -> RolloutEvent:
+        """Refuse every second wave once."""
+        assert {state.hosts[name].state for name in action.hosts} == {HostState.WAITING}
+        assert {state.hosts[name].wave for name in action.hosts} == {state.wave}
+        if state.wave % 2 and state.wave not in self.asked:
+            self.asked.add(state.wave)
+            return RolloutEvent(kind=EventKind.PAUSED, why="not now")
+        return RolloutEvent(kind=EventKind.ALLOWED)
 
     def prepare(self, name: str, host: SimulatedHost) -> RolloutEvent:
         if host.fault in (EventKind.SKIPPED, EventKind.UNPREPARED):

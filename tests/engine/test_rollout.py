@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.rollout.machine import FAILED, PAUSED, STUCK, actions, begin, begin_back, exit_code, step
 from engine.rollout.state import ABSENT, BUSY, EventKind, HostState, Rollout, RolloutEvent, RolloutHost
 from engine.rollout.waves import grouped
-from inventory.rollout import RolloutPolicy
+from inventory.rollout import RolloutHooks, RolloutPolicy
 from tests.engine.simulated import NEW, OLD, Killed, SimulatedHost, World, world_of
 
 SOME = settings(max_examples=60, deadline=None)
@@ -43,6 +43,7 @@ POLICIES = st.builds(
     on_failure=st.sampled_from(["stop", "wave", "all"]),
     at_once=st.integers(1, 4),
     soak_s=st.sampled_from([0, 60]),
+    hooks=st.sampled_from([RolloutHooks(), RolloutHooks(before_wave=("./ask",))]),
 )
 WORLDS = st.builds(
     world_of,
@@ -97,6 +98,7 @@ def check_every_state(world: World) -> None:
         for name in after.names(HostState.CUTTING):
             if before.hosts[name].state is not HostState.CUTTING:
                 assert not after.is_winding_up  # P3
+                assert not after.policy.hooks.before_wave or after.allowed == after.wave
                 assert not after.names(HostState.CHOSEN, HostState.UNPREPARED)
         movers = [name for name in busy if after.hosts[name].moves]
         assert not movers or len(busy) == 1  # a mover is cut over, and goes back, alone
