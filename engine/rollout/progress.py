@@ -50,7 +50,8 @@ def wave_progress(rollout: Rollout, number: int) -> WaveProgress:
     states = {host.state for host in hosts}
     if HostState.STUCK in states:
         return WaveProgress.STUCK
-    if HostState.GOING_BACK in states or any(host.is_returning for host in hosts):
+    lost = [host for host in hosts if host.state is HostState.LOST]
+    if HostState.GOING_BACK in states or any(host.is_returning for host in lost):
         return WaveProgress.TAKING_BACK
     confirmed = [host for host in hosts if host.state is HostState.CONFIRMED]
     if states & {HostState.CUTTING, HostState.LOST} or _has_more(rollout, states, number):

@@ -26,7 +26,7 @@ def call(fleet: Fleet, argv: Sequence[str], said: Mapping[str, Any]) -> str:
             done = subprocess.run(
                 argv,
                 cwd=fleet.base,
-                input=json.dumps(said).encode(),
+                input=f"{json.dumps(said)}\n".encode(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=WITHIN_S,

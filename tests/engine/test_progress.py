@@ -39,6 +39,7 @@ CONFIRMED, WAITING, UNDONE = HostState.CONFIRMED, HostState.WAITING, HostState.U
         ([host(CONFIRMED, registered=True), host(WAITING)], {"aborted": True}, WaveProgress.DONE),
         ([host(HostState.GOING_BACK), host(CONFIRMED)], {}, WaveProgress.TAKING_BACK),
         ([host(HostState.LOST, is_returning=True)], {}, WaveProgress.TAKING_BACK),
+        ([host(UNDONE, is_returning=True)], {}, WaveProgress.UNDONE),
         ([host(UNDONE), host(WAITING)], {"aborted": True}, WaveProgress.UNDONE),
         ([host(HostState.STUCK), host(HostState.GOING_BACK)], {}, WaveProgress.STUCK),
     ],

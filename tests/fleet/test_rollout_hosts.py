@@ -285,7 +285,7 @@ def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, 
 
     session = Session(history=lambda: history, facts=DEBIAN_12)
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
-    monkeypatch.setattr(cutting, "_is_back", lambda *_: back)
+    monkeypatch.setattr(cutting, "_is_back", lambda *_, **__: back)
     return cutting.ask(waiting, waiting.host("hk1")).kind
 
 
