@@ -13,7 +13,7 @@ from engine.resource import Resource
 from engine.rollout.state import EventKind, RolloutEvent
 from engine.run import NOTHING, Job, Outcome, Verb
 from engine.session import Locked, Session, Stopped
-from fleet.rollout.moving import leave, restore_region
+from fleet.rollout.moving import NotLeft, leave, restore_region
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.bring_back import stored, way_back
 from fleet.shared.confirm import (
@@ -29,7 +29,6 @@ from fleet.shared.confirm import (
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
 from fleet.shared.host_job import LeftWithdrawn
-from fleet.shared.out_of_service import NoOtherRelay, StillAtHome
 from fleet.shared.prove import prove_hosts
 from fleet.shared.seen import former, moved
 from fleet.shared.shut_out import WouldShutOut
@@ -37,8 +36,6 @@ from fleet.shared.step import show_failures
 from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from roles import relay
-from roles.relay import OutOfService
 
 _AGAIN_S = (0.0, 5.0, 15.0, 40.0)  # a host that was lost is asked so often
 
@@ -78,7 +75,7 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
     return _judged(under_way, host, job, outcome, judge)
 
 
-_NOT_BEGUN = (Locked, DeployRefused, LeftWithdrawn, WouldShutOut, NoOtherRelay, StillAtHome)
+_NOT_BEGUN = (Locked, DeployRefused, LeftWithdrawn, WouldShutOut, NotLeft)
 
 
 def _not_begun(under_way: UnderWay, host: Host, kind: EventKind, error: DerpfleetError) -> RolloutEvent:
@@ -86,6 +83,8 @@ def _not_begun(under_way: UnderWay, host: Host, kind: EventKind, error: Derpflee
     if under_way.state.hosts[host.name].moves:
         try:
             found = _settled(under_way, host)
+        except (Interrupted, Stopped):
+            raise
         except DerpfleetError as trouble:
             return _lost(under_way, host, trouble)
         if found.kind is not EventKind.AS_BEFORE:
@@ -136,16 +135,16 @@ def ask(under_way: UnderWay, host: Host) -> RolloutEvent:
 
 def _settled(under_way: UnderWay, host: Host) -> RolloutEvent:
     login, known = under_way.fleet.login(host), under_way.state.hosts[host.name]
-    with under_way.fleet.session_for_reading(login, relay.ASK_WITHDRAWN) as session:
-        history, state = session.history(), relay.out_of_service(session.facts)
+    with under_way.fleet.session_for_reading(login, NOTHING) as session:
+        history = session.history()
     newest, has_moved = history.find(history.newest), _has_moved(under_way, host, history)
-    is_stopped = state is OutOfService.DRAINED and (known.moves or has_moved)
+    may_be_stopped = known.moves or has_moved
     has_it = newest is not None and newest.about.get(ROLLOUT) == under_way.id
     kind, why = EventKind.CONFIRMED if has_it else EventKind.AS_BEFORE, ""
     if newest is None:
         return RolloutEvent(kind=kind, host=host.name)
-    if (history.unconfirmed.plan or is_stopped) and not _is_back(
-        under_way, host, history, newest, is_stopped=is_stopped
+    if (history.unconfirmed.plan or may_be_stopped) and not _is_back(
+        under_way, host, history, newest, is_stopped=may_be_stopped
     ):
         kind = EventKind.STUCK
     elif not has_it and has_moved:
@@ -168,7 +167,7 @@ def take_back(under_way: UnderWay, host: Host) -> RolloutEvent:
         before = next((one for one in history.generations if one.about.get(ROLLOUT) != under_way.id), None)
         has_moved, why = _has_moved(under_way, host, history), "it could not be taken back"
         if has_moved:
-            with suppress(NoOtherRelay, StillAtHome):  # there is nothing better than the way back
+            with suppress(NotLeft):  # there is nothing better than the way back
                 leave(under_way, host)
         if before is not None and _is_back(under_way, host, history, before, is_stopped=has_moved):
             why = restore_region(under_way, as_kept(host, before)[0]) if has_moved else ""
@@ -193,7 +192,7 @@ def _is_back(
 ) -> bool:
     """Bring the host back to a generation. Return whether it is proved there.
 
-    `is_stopped`: its relay was stopped, which excuses nothing.
+    `is_stopped`: its relay may be stopped by us, which excuses nothing.
     """
     fleet, judge = under_way.fleet, _judge(under_way, host)
     judge.leaves = is_stopped

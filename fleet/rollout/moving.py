@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 
 from control.served import Served
 from engine.run import Verb
+from engine.session import Stopped
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.control_server import control_server
+from fleet.shared.errors import Interrupted
 from fleet.shared.out_of_service import NotInMap, take_out_of_service
 from fleet.shared.register import put_into_map
 from inventory.errors import DerpfleetError
@@ -17,11 +18,15 @@ from inventory.model import Host
 from roles.relay import OutOfService
 
 
+class NotLeft(DerpfleetError):
+    """The nodes of a mover did not leave it. It may be stopped."""
+
+
 def leave(under_way: UnderWay, host: Host) -> None:
     """Stop a mover as a drain does, and wait until its nodes have moved. Its region stays.
 
     A relay without another one goes on: its nodes could not move. So does one that no map has.
-    Raises NoOtherRelay, StillAtHome, ResourceFailed, Unreachable, Interrupted.
+    Raises NotLeft, Interrupted, Stopped.
     """
     if not under_way.serving(host):
         return
@@ -30,11 +35,17 @@ def leave(under_way: UnderWay, host: Host) -> None:
         return under_way.proves_any(under_way.serving(host, among=[one.name for one in others]))
 
     fleet, fence = under_way.fleet, under_way.fence
-    with suppress(NotInMap):
+    try:
         left = take_out_of_service(
             fleet, host, Verb.DRAIN, OutOfService.DRAINED, fence=fence, proved=proved
         )
-        fleet.report.emit(event="drained", host=host.name, **asdict(left))
+    except (Interrupted, Stopped):
+        raise
+    except NotInMap:
+        return
+    except DerpfleetError as error:
+        raise NotLeft(str(error)) from error
+    fleet.report.emit(event="drained", host=host.name, **asdict(left))
 
 
 def restore_region(under_way: UnderWay, then: Host) -> str:

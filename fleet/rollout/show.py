@@ -44,7 +44,8 @@ def changes(report: Report, id: str, before: Rollout, after: Rollout, event: Rol
                 event="host_state", rollout=id, host=name, wave=host.wave, was=was, state=host.state, why=why
             )
             if host.state in _WORDS:
-                report.line(name, _WORDS[host.state], why or f"wave {host.wave} of {after.waves}")
+                place = f"wave {host.wave} of {after.waves}" if host.wave else ""
+                report.line(name, _WORDS[host.state], why or place)
 
 
 def _waves(report: Report, id: str, before: Rollout, after: Rollout) -> None:

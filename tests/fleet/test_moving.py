@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from control.served import Unknown
-from engine.facts import Facts
 from engine.generations import Generation, History, UnconfirmedChanges
 from engine.login import Unreachable
 from engine.rollout.machine import begin, step
@@ -22,21 +21,18 @@ from fleet.rollout.ledger import new_head
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.confirm import ROLLOUT
 from fleet.shared.fleet import Fleet
-from fleet.shared.out_of_service import NoOtherRelay, StillAtHome
 from fleet.shared.seen import former, moved, settings
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rollout import RolloutPolicy
-from roles import paths
 from tests.control.test_headscale import site_of
 from tests.fleet.generations import known
 from tests.fleet.test_withdraw import MAP, ONLY_SG, World, make_world, proof
-from tests.support.facts import DEBIAN_12, EMPTY_FILE
+from tests.support.facts import DEBIAN_12
 
 HK1 = site_of().hosts["hk1"]
 ELSEWHERE = HK1.model_copy(update={"ports": HK1.ports.model_copy(update={"https": 8443})})
 BEFORE = Generation(number=3, plan="sha256:old", about={"seen": settings(ELSEWHERE)})
-DRAINED = replace(DEBIAN_12, files={paths.WITHDRAWN: replace(EMPTY_FILE, content="drained\n")})
 
 
 @pytest.fixture
@@ -83,7 +79,7 @@ def test_its_nodes_leave_it_first_and_its_region_stays(under_way: UnderWay, worl
 
 def test_it_stays_while_no_relay_of_the_map_is_proved(under_way: UnderWay, world: World) -> None:
     world.proved = set()
-    with pytest.raises(NoOtherRelay):
+    with pytest.raises(moving.NotLeft, match="the only relay of this site that nodes have"):
         moving.leave(under_way, HK1)
     assert world.done == []
 
@@ -103,11 +99,11 @@ def history_of(*generations: Generation, unconfirmed: str = "") -> History:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Stand in for the host: `steps` are the calls, `facts`, `history` its answers.
+    """Stand in for the host: `steps` are the calls, `history` its answer.
 
     `fails` is raised in place of the cut-over, `is_back` answers the way back.
     """
-    said = SimpleNamespace(steps=[], facts=DRAINED, history=history_of(BEFORE), fails=None, is_back=True)
+    said = SimpleNamespace(steps=[], history=history_of(BEFORE), fails=None, is_back=True)
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
         said.steps.append(("cut over", judge.before and judge.before.ok))
@@ -127,20 +123,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         def __exit__(self, *_: object) -> None:
             pass
 
-        def ask(self, _: Any) -> Facts:
-            return DEBIAN_12
-
     monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)
     monkeypatch.setattr(cutting, "_is_back", is_back)
     monkeypatch.setattr(cutting, "leave", lambda *_: said.steps.append("leave"))
     monkeypatch.setattr(
         cutting, "restore_region", lambda _, then: said.steps.append(("map", then.ports.https)) or ""
     )
-    monkeypatch.setattr(
-        Fleet,
-        "session_for_reading",
-        lambda *_: Session(history=lambda: said.history, facts=said.facts),
-    )
+    session = Session(history=lambda: said.history)
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
     return said
 
 
@@ -156,7 +146,7 @@ def test_it_is_cut_over_once_its_nodes_have_left(under_way: UnderWay, world: Wor
     [
         (Locked("locked by bob"), True, EventKind.INCONCLUSIVE),
         (cutting.HasMoved("at 4"), True, EventKind.OVERTAKEN),
-        (StillAtHome("phone did not move"), True, EventKind.INCONCLUSIVE),
+        (moving.NotLeft("phone did not find another home"), True, EventKind.INCONCLUSIVE),
         (Locked("locked by bob"), False, EventKind.STUCK),
         (Unreachable("gone"), True, EventKind.LOST),
     ],
@@ -169,7 +159,7 @@ def test_one_that_was_stopped_and_not_begun_comes_back(
     assert (("back", 3, True) in run.steps) is (kind is not EventKind.LOST)
 
 
-def test_a_lost_one_that_was_stopped_comes_back(under_way: UnderWay, run: Any) -> None:
+def test_a_lost_one_may_be_stopped_and_comes_back(under_way: UnderWay, run: Any) -> None:
     assert cutting.ask(under_way, HK1).kind is EventKind.AS_BEFORE
     assert run.steps == [("back", 3, True)]
 
@@ -195,9 +185,9 @@ def test_one_in_the_map_goes_back_as_it_came(under_way: UnderWay, run: Any) -> N
 def test_the_map_follows_one_that_was_lost_on_its_way_back(under_way: UnderWay, run: Any) -> None:
     confirmed(under_way)
     ours = Generation(number=4, about={ROLLOUT: under_way.id})
-    run.facts, run.history = DEBIAN_12, history_of(replace(BEFORE, number=5), ours, BEFORE)
+    run.history = history_of(replace(BEFORE, number=5), ours, BEFORE)
     assert cutting.ask(under_way, HK1).kind is EventKind.AS_BEFORE
-    assert run.steps == [("map", 8443)]
+    assert run.steps == [("back", 5, True), ("map", 8443)]
 
 
 @pytest.mark.parametrize("error", [None, DerpfleetError("headscale is away")])

@@ -283,7 +283,7 @@ def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, 
         def __exit__(self, *_: object) -> None:
             pass
 
-    session = Session(history=lambda: history, facts=DEBIAN_12)
+    session = Session(history=lambda: history)
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
     monkeypatch.setattr(cutting, "_is_back", lambda *_, **__: back)
     return cutting.ask(waiting, waiting.host("hk1")).kind
