@@ -122,10 +122,15 @@ def _prepared(
         changes=changes,
         generation=history.newest,
         clients=clients,
-        like=", ".join((words.get("release", ""), flavour_name(host), host.front, outcome.facts.os_codename)),
+        like=_kind(host, words.get("release", ""), outcome.facts.os_codename),
         near=_nearest(under_way, host),
         moves=bool(apart),
     )
+
+
+def _kind(host: Host, release: str, codename: str) -> str:
+    """Return which bytes and which code paths run there: hosts of one kind have one canary."""
+    return ", ".join((release, flavour_name(host), host.front, host.certificate.source, codename))
 
 
 def _short(plan: str) -> str:

@@ -97,6 +97,13 @@ def test_a_prepared_host_says_what_is_left(
     assert "3 changes, restarts the relay (31 clients)" in shown.getvalue()
 
 
+def test_the_kind_of_a_host_is_what_runs_there(under_way: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
+    host = under_way.host("hk1")
+    for word in ("python", host.front, host.certificate.source, DEBIAN_12.os_codename):
+        assert word in event.like.split(", ")
+
+
 def test_nothing_to_do_is_nothing_to_cut_over(under_way: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = COUNTS | {"changed": 0, "skipped": 0}
     assert prepared(under_way, monkeypatch, lambda host: outcome_of(host, nothing)).changes == 0
