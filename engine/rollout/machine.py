@@ -62,7 +62,7 @@ def begin_back(before: Mapping[str, int], policy: RolloutPolicy) -> Rollout:
 
 def step(rollout: Rollout, event: RolloutEvent) -> Rollout:
     """Return the rollout after an event. Raises KeyError for an unknown host."""
-    return _advanced(_TAKES[event.kind](rollout, event))
+    return _advanced(_counted(_TAKES[event.kind](rollout, event), event))
 
 
 def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
@@ -97,6 +97,15 @@ def exit_code(rollout: Rollout) -> int:
     if rollout.failures > rollout.policy.budget:
         return FAILED
     return 1 if rollout.failures else 0
+
+
+def _counted(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Add the clients that were cut to those of the event's host."""
+    if not event.cut:
+        return rollout
+    host = rollout.hosts[event.host]
+    cut, gap_s = host.cut + event.cut, max(host.gap_s, event.gap_s)
+    return rollout.changed(event.host, host.state, cut=cut, gap_s=gap_s)
 
 
 _KNOWN = ("plan", "generation", "clients", "like", "near", "moves")

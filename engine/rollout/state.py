@@ -73,7 +73,8 @@ class RolloutEvent:
     its plan and how many changes it needs, the generation that it can go back to (0 without one),
     its clients, the kind of host that it is, the host nearest to it ("" when that is not known),
     and whether it moves: clients find it in another place after its cut-over. `hosts`: those that
-    did not hold while they were watched, or those that are registered.
+    did not hold while they were watched, or those that are registered. `cut`: the clients that a
+    restart has cut; `gap_s`: the seconds until the last of them that came back was seen.
     """
 
     kind: EventKind
@@ -88,6 +89,8 @@ class RolloutEvent:
     near: str = ""
     moves: bool = False
     hosts: tuple[str, ...] = ()
+    cut: int = 0
+    gap_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +100,8 @@ class RolloutHost:
     `wave`: its number, 0 without one. `confirmed`: its place in the order of confirmations.
     `failed`: counts against the budget. `moves`: it is cut over alone, and is registered before
     the next host is begun. `overtaken`: another run has changed it since it was prepared first.
-    `if_as_before`: the state that it gets when it was lost and
-    is found as it was before. `is_returning`: it was lost on its way back.
+    `cut`, `gap_s`: the sum and the longest of its events. `if_as_before`: the state that it gets
+    when it was lost and is found as it was before. `is_returning`: it was lost on its way back.
     """
 
     state: HostState = HostState.CHOSEN
@@ -114,6 +117,8 @@ class RolloutHost:
     failed: bool = False
     soaked: bool = False
     registered: bool = False
+    cut: int = 0
+    gap_s: float = 0.0
     if_as_before: HostState = HostState.UNDONE
     is_returning: bool = False
 

@@ -99,7 +99,8 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
     if outcome.is_going_back:
         code = after_going_back(fleet, host, job, outcome, judge)
         kind, why = _NOT_KEPT[code]
-        return RolloutEvent(kind=kind, host=host.name, why=f"not proved: {judge.why}" if judge.why else why)
+        why = f"not proved: {judge.why}" if judge.why else why
+        return _with_clients(RolloutEvent(kind=kind, host=host.name, why=why), judge)
     proof = judge.proof
     if outcome.ok and proof is None:  # another run has made these changes meanwhile
         proof = prove_hosts(fleet, [host], served=judge.served)[host.name]
@@ -109,7 +110,14 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
         why = "it is not proved, and has no earlier confirmed state to go back to"
         return RolloutEvent(kind=EventKind.STUCK, host=host.name, why=why)
     under_way.proofs[host.name] = proof
-    return RolloutEvent(kind=EventKind.CONFIRMED, host=host.name)
+    return _with_clients(RolloutEvent(kind=EventKind.CONFIRMED, host=host.name), judge)
+
+
+def _with_clients(event: RolloutEvent, judge: Confirmation) -> RolloutEvent:
+    """Return the event with the clients that the restart has cut, as far as they are known."""
+    if judge.clients is None:
+        return event
+    return replace(event, cut=judge.clients.cut, gap_s=round(judge.clients.seconds or 0.0, 3))
 
 
 _NOT_KEPT = {

@@ -56,13 +56,15 @@ def _waves(report: Report, id: str, before: Rollout, after: Rollout) -> None:
 
 
 def wave(rollout: Rollout, number: int) -> dict[str, Any]:
-    """Return how far a wave is, and which of its hosts are confirmed and have failed."""
+    """Return how far a wave is, which of its hosts are confirmed and failed, and its clients."""
     hosts = {name: host for name, host in rollout.hosts.items() if host.wave == number}
     return {
         "number": number,
         "state": wave_progress(rollout, number),
         "confirmed": [name for name, host in hosts.items() if host.state is HostState.CONFIRMED],
         "failed": [name for name, host in hosts.items() if host.failed],
+        "cut": sum(host.cut for host in hosts.values()),
+        "longest_gap_ms": round(1000 * max((host.gap_s for host in hosts.values()), default=0.0)),
     }
 
 
@@ -92,8 +94,11 @@ def end(report: Report, id: str, rollout: Rollout) -> int:
     code, groups = exit_code(rollout), grouped(rollout)
     state = "paused" if rollout.paused else "ended"
     report.emit(event="rollout_ended", id=id, state=state, why=rollout.paused, exit=code, **groups)
+    cut = sum(host.cut for host in rollout.hosts.values())
+    gap_s = max(host.gap_s for host in rollout.hosts.values())
+    clients = f" · clients cut: {cut:,}, longest {gap_s:.1f} s" if cut else ""
     counted = [f"{len(names)} {word.replace('_', ' ')}" for word, names in groups.items() if names]
-    report.line(NAME, state, f"{', '.join(counted)} · exit {code}")
+    report.line(NAME, state, f"{', '.join(counted)}{clients} · exit {code}")
     if rollout.paused:
         report.line(NAME, "why", rollout.paused)
         report.line(

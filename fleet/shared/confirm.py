@@ -30,6 +30,7 @@ from fleet.shared.step import run, show_failures
 from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, judged, objection, pause_s
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.cutover import CutOver
 from probe.proof import LADDER, Proof
 
 DERPER, ROLLOUT = "derper", "rollout"  # among the words of a generation
@@ -70,7 +71,7 @@ class Confirmation:
     given; None where nothing was confirmed yet. `former`: the host as it is after the way back.
     `derper`: the one whose mesh key the host has, "" for the site file's. `control`: returns
     whether another relay than the given one is proved now, None without one; default: one that was
-    proved before, as its own host has it.
+    proved before, as its own host has it. `clients`: those that the last restart has cut.
     """
 
     fleet: Fleet
@@ -85,6 +86,7 @@ class Confirmation:
     former: Host | None = None
     derper: str = ""
     control: Callable[[Host], bool | None] | None = None
+    clients: CutOver | None = None
     _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
@@ -190,6 +192,7 @@ class Confirmation:
         But not where the relay was broken before.
         """
         said = evidence.hear(self.host, outcome, session, strangers=proofs)
+        self.clients = said.clients
         cut_over.show(self.fleet, self.host, said.clients)
         against = objection(said)
         if against and self.verdict is Conclusion.PROVED and not self._excuse():
@@ -258,7 +261,7 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     then = judge.former or host
     proof = prove_hosts(fleet, [then], served=judge.served, derper=judge.derper)[host.name]
     judge.proof = proof
-    _count_clients(fleet, then, outcome)
+    judge.clients = _count_clients(fleet, then, outcome)
     if outcome.generation and proof.ok:
         fleet.report.say(
             f"{host.name}: the new state was not confirmed and is taken back; generation "
@@ -273,13 +276,16 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     return STUCK
 
 
-def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
-    """Show how many of the clients are back on the former relay."""
+def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> CutOver | None:
+    """Show and return how many of the clients are back on the former relay."""
     watch = cut_over.ask_after(then, outcome)
     if watch == NOTHING:
-        return
+        return None
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
-            cut_over.show(fleet, then, cut_over.counted_in(outcome.facts, session.facts))
+            found = cut_over.counted_in(outcome.facts, session.facts)
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")
+        return None
+    cut_over.show(fleet, then, found)
+    return found

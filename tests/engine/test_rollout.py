@@ -159,6 +159,13 @@ def test_a_confirmed_host_that_another_plan_changes_waits_for_a_new_wave() -> No
     assert aborted.names(HostState.CONFIRMED) == ["a"]
 
 
+def test_the_clients_that_were_cut_are_added_up() -> None:
+    rollout = begun(RolloutPolicy(), prepared("a", 1), prepared("b", 2))
+    for kind, cut, gap_s in ((EventKind.CONFIRMED, 9, 1.5), (EventKind.UNDONE, 7, 1.0)):
+        rollout = step(rollout, RolloutEvent(kind=kind, host="a", cut=cut, gap_s=gap_s))
+    assert (rollout.hosts["a"].cut, rollout.hosts["a"].gap_s) == (16, 1.5)
+
+
 @pytest.mark.parametrize(("others", "paused"), [(["b"], "paste it"), ([], "")])
 def test_a_wave_that_a_person_has_to_register_pauses_the_next_one(others: list[str], paused: str) -> None:
     names = ["a", *others]

@@ -31,6 +31,7 @@ from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rollout import RolloutPolicy
+from probe.cutover import CutOver
 from roles import relay
 from roles.relay import OutOfService
 from tests.control.test_headscale import site_of
@@ -212,10 +213,10 @@ def waiting(under_way: UnderWay) -> UnderWay:
 def cut(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, **more: Any) -> RolloutEvent:
     """Cut hk1 over. `ok`: whether its proof holds; `code`: that of a way back."""
     host, code, ok = waiting.host("hk1"), more.pop("code", None), more.pop("ok", True)
-    verdict = more.pop("verdict", None)
+    verdict, clients = more.pop("verdict", None), more.pop("clients", None)
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
-        judge.proof, judge.verdict = proof(host.name, ok=ok), verdict
+        judge.proof, judge.verdict, judge.clients = proof(host.name, ok=ok), verdict, clients
         return outcome_of(host, COUNTS, is_going_back=code is not None, **more)
 
     monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)
@@ -226,6 +227,13 @@ def cut(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Roll
 def test_a_proved_host_is_confirmed(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cut(waiting, monkeypatch).kind is EventKind.CONFIRMED
     assert waiting.proofs["hk1"].ok
+
+
+def test_the_clients_of_a_restart_go_along(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = cut(waiting, monkeypatch, clients=CutOver(cut=214, back=212, seconds=1.7))
+    assert (event.kind, event.cut, event.gap_s) == (EventKind.CONFIRMED, 214, 1.7)
+    event = cut(waiting, monkeypatch, code=TAKEN_BACK, clients=CutOver(cut=9, back=0, seconds=None))
+    assert (event.kind, event.cut, event.gap_s) == (EventKind.UNDONE, 9, 0.0)
 
 
 @pytest.mark.parametrize(
