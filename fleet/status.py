@@ -61,7 +61,6 @@ def status(
     said: dict[str, HostStatus] = {}
     proofs: list[Proof] = []
     served: list[Served] = []
-    rollout: list[str] = []
 
     def see(host: Host) -> None:
         said[host.name] = read_status(fleet, host, hosts)
@@ -71,7 +70,6 @@ def status(
         lambda: proofs.extend(climb(fleet, hosts, wanted)),
         lambda: served.append(control_server(fleet).served()),
         *(partial(see, host) for host in hosts),
-        *([lambda: rollout.append(last_progress(fleet) or "")] if textfile else ()),
     ]
     fleet.parallel.each(work, lambda one: one())
     fleet.report.doing("site", "")
@@ -100,7 +98,7 @@ def status(
         write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
         fleet.report.say(f"page: {html}")
     if textfile is not None:
-        write(textfile, prometheus.render(cards, made=datetime.now(UTC), rollout="".join(rollout)))
+        write(textfile, prometheus.render(cards, made=datetime.now(UTC), rollout=last_progress(fleet) or ""))
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)

@@ -26,8 +26,8 @@ class CannotGoBack(DerpfleetError):
 
 
 @dataclass(frozen=True)
-class WayBack:
-    """The way of a host: from the generation that the rollout has made, to the one before it."""
+class ReturningHost:
+    """A host on its way from the generation that the rollout has made to the one before it."""
 
     host: Host
     ours: Generation
@@ -67,7 +67,7 @@ def _refuse_open(lease: RolloutLease) -> None:
         )
 
 
-def _ways(fleet: Fleet, id: str) -> list[WayBack]:
+def _ways(fleet: Fleet, id: str) -> list[ReturningHost]:
     """Return the ways of its hosts in the order of their confirmations, after showing them.
 
     A host that is as before already has none. Raises CannotGoBack with every reason.
@@ -94,10 +94,10 @@ def _ways(fleet: Fleet, id: str) -> list[WayBack]:
             why="\n".join(reasons),
             next="invoke rollback --host NAME --to N brings a host to a generation of your choice",
         )
-    return _shown(fleet, [one for one in ways if isinstance(one, WayBack)])
+    return _shown(fleet, [one for one in ways if isinstance(one, ReturningHost)])
 
 
-def _way(id: str, host: Host, history: History) -> WayBack | str | None:
+def _way(id: str, host: Host, history: History) -> ReturningHost | str | None:
     """Return the way of a host, None when it is as before already, or why there is none."""
     kept = history.generations
     last = max(place for place, one in enumerate(kept) if _is_of(id, one))
@@ -113,7 +113,7 @@ def _way(id: str, host: Host, history: History) -> WayBack | str | None:
         return None
     if first:
         return f"{host.name} has changed since: it is at generation {named(kept[0])}"
-    return WayBack(host, kept[0], before)
+    return ReturningHost(host, kept[0], before)
 
 
 def _is_of(id: str, one: Generation) -> bool:
@@ -121,7 +121,7 @@ def _is_of(id: str, one: Generation) -> bool:
     return one.verb == Verb.ROLLOUT and one.about.get(ROLLOUT) == id
 
 
-def _shown(fleet: Fleet, ways: Sequence[WayBack]) -> list[WayBack]:
+def _shown(fleet: Fleet, ways: Sequence[ReturningHost]) -> list[ReturningHost]:
     for one in ways:
         words = f"generation {named(one.ours)} → {named(one.before)}"
         fleet.report.line(one.host.name, "going back", words)

@@ -135,7 +135,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_is_cut_over_once_its_nodes_have_left(under_way: UnderWay, world: World, run: Any) -> None:
-    """What was proved before it was stopped excuses nothing after its cut-over."""
+    """It was proved before it was stopped, so nothing is excused after its cut-over."""
     world.proved = {"hk1", "sg1"}
     assert cutting.cut_over(under_way, HK1).kind is EventKind.CONFIRMED
     assert run.steps == ["leave", ("cut over", True)]
