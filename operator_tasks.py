@@ -136,40 +136,6 @@ def history(_: Context, host=None, site="", json=False):
 
 
 @task(
-    help={"host": "the host", "site": FILE, "json": JSON}
-    | {"to": "a number that `invoke history` shows, or found: take everything off (default: one back)"}
-    | {"dry-run": "show what would change, and change nothing"}
-    | {"force": "overwrite files that were edited by hand since"},
-)
-def rollback(_: Context, host, site="", to="", dry_run=False, force=False, json=False):
-    """Bring a host back to an earlier confirmed state, prove it, carry the map along.
-
-    Each change is shown as a diff before it is made. Nothing is sent to the host: contents and
-    releases are there. Packages, certificates and keys stay as they are. --to found, or --to 0, is
-    `invoke uninstall`.
-
-    Examples:
-      invoke rollback --host hk1 --dry-run
-      invoke rollback --host hk1 --to 11
-
-    Exit codes: 0 back and proved, 1 refused or a resource failed, 3 unreachable, 4 site file wrong,
-    5 host locked, 6 and 7 not proved and as before, 8 neither. With --dry-run: 10 something would
-    change.
-    """
-    from fleet.rollback import FOUND
-    from fleet.rollback import rollback as verb
-    from fleet.uninstall import uninstall
-
-    def work(fleet):
-        [one] = fleet.managed([host])
-        if to in FOUND:
-            return uninstall(fleet, one, dry_run=dry_run)
-        return verb(fleet, one, to=to, dry_run=dry_run, force=force)
-
-    with_site(site, work, json=json, diffs=True)
-
-
-@task(
     iterable=["host"],
     help=HOSTS
     | {
@@ -199,4 +165,4 @@ def bundle(_: Context, host=None, site="", out="", use="", sha256="", json=False
     with_site(site, lambda fleet: verb(fleet, fleet.managed(host), **files), json=json)
 
 
-verbs = (bundle, status, history, rollback, derpmap, official, trust, logs)
+verbs = (bundle, status, history, derpmap, official, trust, logs)

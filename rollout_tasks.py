@@ -1,11 +1,11 @@
-"""The verb of a rollout: its signature and help. `tasks.py` adds it to its own."""
+"""The verbs of a rollout and of the way back: signatures, help. `tasks.py` adds them to its own."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 from __future__ import annotations
 
 from invoke import Context
 
-from fleet.shared.opening import HOSTS, task, with_site
+from fleet.shared.opening import FILE, HOSTS, JSON, task, with_site
 
 
 @task(
@@ -56,3 +56,49 @@ def rollout(
         wait=wait,
     )
     with_site(site, lambda fleet: carry_out(fleet, host, given), json=json)
+
+
+@task(
+    help={"host": "the host", "site": FILE, "json": JSON}
+    | {"rollout": "the id of a rollout, as `invoke history` shows it: all of its hosts go back"}
+    | {"to": "a number that `invoke history` shows, or found: take everything off (default: one back)"}
+    | {"dry-run": "show what would change, and change nothing"}
+    | {"force": "overwrite files that were edited by hand since"},
+)
+def rollback(_: Context, host="", site="", to="", rollout="", dry_run=False, force=False, json=False):
+    """Bring a host back to an earlier confirmed state, prove it, carry the map along.
+
+    Each change is shown as a diff before it is made. Nothing is sent to the host: contents and
+    releases are there. Packages, certificates and keys stay as they are. --to found, or --to 0, is
+    `invoke uninstall`. --rollout: all hosts of that rollout, the newest first, to what they had
+    before it; `invoke rollout --resume` goes on with it.
+
+    Examples:
+      invoke rollback --host hk1 --dry-run
+      invoke rollback --host hk1 --to 11
+      invoke rollback --rollout 2026-11-29T14-02-11Z-7f3a
+
+    Exit codes: 0 back and proved, 1 refused or a resource failed, 3 unreachable, 4 site file wrong,
+    5 host locked, 6 and 7 not proved and as before, 8 neither. With --dry-run: 10 something would
+    change.
+    """
+    from fleet.rollback import FOUND
+    from fleet.rollback import rollback as verb
+    from fleet.rollout.going_back import take_all_back
+    from fleet.shared.options import one_of, refuse
+    from fleet.uninstall import uninstall
+
+    def work(fleet):
+        one_of({"--host": host, "--rollout": rollout})
+        if rollout:
+            refuse("has no meaning for a whole rollout", {"--to": to, "--force": force})
+            return take_all_back(fleet, rollout, dry_run=dry_run)
+        [one] = fleet.managed([host])
+        if to in FOUND:
+            return uninstall(fleet, one, dry_run=dry_run)
+        return verb(fleet, one, to=to, dry_run=dry_run, force=force)
+
+    with_site(site, work, json=json, diffs=True)
+
+
+verbs = (rollout, rollback)

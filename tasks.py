@@ -14,9 +14,9 @@ from invoke import Context
 
 import lab_tasks
 import operator_tasks
+import rollout_tasks
 import service_tasks
 from fleet.shared.opening import DEFAULT_SITE, FILE, HOSTS, collected, task, with_report, with_site
-from rollout_tasks import rollout
 
 ONLY = "a resource id, or role:NAME; may be given several times"
 
@@ -175,5 +175,6 @@ def init(_: Context, path="", from_="", timer=False, site="", textfile=""):
     )
 
 
-verbs = (init, deploy, check, verify, doctor, renew, rollout, *service_tasks.verbs, *operator_tasks.verbs)
+others = (*rollout_tasks.verbs, *service_tasks.verbs, *operator_tasks.verbs)
+verbs = (init, deploy, check, verify, doctor, renew, *others)
 namespace = collected(verbs, lab_tasks.lab)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.generations import Generation, History, moment
-from engine.run import NOTHING
+from engine.run import NOTHING, Verb
 from fleet.shared import past
+from fleet.shared.confirm import ROLLOUT
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import SEEN, settings_of
 from inventory.errors import DerpfleetError
@@ -81,10 +82,15 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError | None) -> i
     return 0
 
 
+def _verb(one: Generation) -> str:
+    """Return the verb that has made it, with the id of its rollout."""
+    return f"{one.verb} {one.about.get(ROLLOUT, '')}".strip() if one.verb == Verb.ROLLOUT else one.verb
+
+
 def _show_generation(fleet: Fleet, host: Host, one: Generation, *, in_force: bool) -> None:
     changes = f"{one.changes} change{'s' * (one.changes != 1)}"
     proof = " ".join(word for pair in one.proof.items() for word in pair)
-    parts = [moment(one.at), one.verb, one.who, one.about.get("release", ""), changes, proof]
+    parts = [moment(one.at), _verb(one), one.who, one.about.get("release", ""), changes, proof]
     words = one.trouble or "  ".join(filter(None, parts))
     fleet.report.line(host.name, "in force" if in_force else "kept", f"{one.number:>3}  {words}")
     fleet.report.emit(

@@ -21,6 +21,7 @@ from fleet.shared.control_server import control_server
 from fleet.shared.errors import CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus, read_status
+from fleet.shared.last_rollout import last_progress
 from fleet.shared.notify import notify
 from fleet.shared.prove import climb, targets
 from inventory.choices import flavour_name
@@ -97,7 +98,7 @@ def status(
         write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
         fleet.report.say(f"page: {html}")
     if textfile is not None:
-        write(textfile, prometheus.render(cards, made=datetime.now(UTC)))
+        write(textfile, prometheus.render(cards, made=datetime.now(UTC), rollout=last_progress(fleet) or ""))
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)

@@ -20,6 +20,16 @@ WaveSize = Annotated[
 ]
 
 
+class RolloutHooks(Model):
+    """The programs that a rollout calls, each with its words. They get JSON on standard input."""
+
+    before_wave: tuple[str, ...] = Field(
+        (), description="called before a wave; another exit code than 0 pauses the rollout"
+    )
+    after_wave: tuple[str, ...] = Field((), description="called after a wave, also one that was taken back")
+    ended: tuple[str, ...] = Field((), description="called when a rollout has ended or is paused")
+
+
 class RolloutPolicy(Model):
     """How `invoke rollout` goes on from host to host. Its options win over these keys."""
 
@@ -37,3 +47,4 @@ class RolloutPolicy(Model):
     )
     at_once: int = Field(1, ge=1, le=64, description="the relays that may restart at the same time")
     soak_s: int = Field(60, ge=0, le=86_400, description="how long a wave is watched before the next one")
+    hooks: RolloutHooks = RolloutHooks()

@@ -317,6 +317,17 @@ def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tup
             )
 
 
+def canaries(raw: Raw, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
+    """Yield the canaries of the site's rollouts that name no host which one could begin with."""
+    named = _at(raw, ("rollout", "canary"))
+    for place, name in enumerate(named if isinstance(named, list) else ()):
+        path = ("rollout", "canary", place)
+        if name not in hosts:
+            yield path, f"no host of this site has the name {name!r}; its hosts are {', '.join(hosts)}"
+        elif _at(hosts[name], ("managed",)) is False:
+            yield path, f"somebody else runs hosts.{name} (managed: false): name a host of ours"
+
+
 def duplicates(hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
     """Yield the values that two hosts share and must not.
 

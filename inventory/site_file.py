@@ -130,7 +130,7 @@ class _Reading:
         control = raw.get("headscale")
         asked = (*rules.asked_in_the_clear(control, hosts), *rules.asked_of_nobody(control, hosts))
         own = [*rules.duplicates(hosts), *rules.one_control_server(raw), *asked, *rules.of_no_effect(control)]
-        for path, message in own:
+        for path, message in (*own, *rules.canaries(raw, hosts)):
             if not self._in_error(path):
                 self._add(path, message)
         for name, host in hosts.items():

@@ -21,17 +21,25 @@ _HELP = {
     "clients": "Clients that are connected",
     "generation": "The newest confirmed state of its host, 0 before the first one",
     "unconfirmed": "Whether its host has changes that nobody has confirmed",
+    "rollout_state": "How far the last rollout is: 1 for its state, 0 for the others",
     "checked_timestamp_seconds": "The end of this look at all hosts",
 }
+ROLLOUT_STATES = ("running", "paused", "silent", "ended")
 _OK = ("proved", "reached")
 
 
-def render(cards: Sequence[Card], *, made: datetime) -> str:
-    """Return the whole file. `made`: the time of the look, with its time zone."""
+def render(cards: Sequence[Card], *, made: datetime, rollout: str = "") -> str:
+    """Return the whole file. `made`: the time of the look, with its time zone.
+
+    `rollout`: how far the site's last rollout is; "" where that is not known.
+    """
     samples: dict[str, list[str]] = {name: [] for name in _HELP}
     for card in cards:
         for name, labels, value in _samples(card):
             samples[name].append(f"derpfleet_{name}{{{labels}}} {value:.10g}")
+    for state in ROLLOUT_STATES if rollout else ():
+        value = int(state == rollout)
+        samples["rollout_state"].append(f"derpfleet_rollout_state{{{_labels(state=state)}}} {value}")
     samples["checked_timestamp_seconds"].append(
         f"derpfleet_checked_timestamp_seconds {made.timestamp():.0f}"
     )

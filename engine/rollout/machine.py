@@ -5,8 +5,10 @@ the events alone, so that a rollout goes on from its events, whoever has written
 
     chosen -> waiting -> cutting -> confirmed | undone | stuck
            |                     -> waiting (inconclusive: the rollout pauses)
+           |                     -> chosen (overtaken by another run: once, then the rollout pauses)
            |                     -> lost (it has to be asked) -> confirmed | undone | stuck
            -> idle | skipped | unprepared
+    confirmed -> chosen (resumed: another plan may change it once more) -> confirmed | waiting
     confirmed -> going back -> undone | stuck
 """
 
@@ -43,9 +45,23 @@ def begin(names: Sequence[str], policy: RolloutPolicy, *, pauses: bool = False) 
     return Rollout(policy=policy, hosts={name: RolloutHost() for name in names}, pauses=pauses)
 
 
+def begin_back(before: Mapping[str, int], policy: RolloutPolicy) -> Rollout:
+    """Return the rollout whose hosts all go back. `before`: their generations from before it.
+
+    They are in the order in which they were confirmed.
+    """
+    hosts = {
+        name: RolloutHost(
+            state=HostState.CONFIRMED, generation=number, confirmed=place, soaked=True, registered=True
+        )
+        for place, (name, number) in enumerate(before.items(), start=1)
+    }
+    return _advanced(Rollout(policy=policy, hosts=hosts, goes_back=True))
+
+
 def step(rollout: Rollout, event: RolloutEvent) -> Rollout:
     """Return the rollout after an event. Raises KeyError for an unknown host."""
-    return _advanced(_TAKES[event.kind](rollout, event))
+    return _advanced(_counted(_TAKES[event.kind](rollout, event), event))
 
 
 def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
@@ -60,9 +76,13 @@ def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
     ]
     if found:
         return tuple(found)
+    if moved := _unregistered_movers(rollout):
+        return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(moved)),)
     if watched := _unsoaked(rollout):
         return (RolloutAction(kind=ActionKind.SOAK, hosts=tuple(watched)),)
-    return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(_unregistered(rollout))),)
+    if unregistered := _unregistered(rollout):
+        return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(unregistered)),)
+    return (RolloutAction(kind=ActionKind.ALLOW, hosts=tuple(_waiting(rollout))),)
 
 
 def exit_code(rollout: Rollout) -> int:
@@ -78,10 +98,28 @@ def exit_code(rollout: Rollout) -> int:
     return 1 if rollout.failures else 0
 
 
+def _counted(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Add the clients that were cut to those of the event's host."""
+    if not event.cut:
+        return rollout
+    host = rollout.hosts[event.host]
+    cut, gap_s = host.cut + event.cut, max(host.gap_s, event.gap_s)
+    return rollout.changed(event.host, host.state, cut=cut, gap_s=gap_s)
+
+
+_KNOWN = ("plan", "generation", "clients", "like", "near", "moves")
+
+
 def _prepared(rollout: Rollout, event: RolloutEvent) -> Rollout:
-    known = {name: getattr(event, name) for name in ("plan", "generation", "clients", "like", "near")}
-    state = HostState.WAITING if event.changes else HostState.IDLE
-    return rollout.changed(event.host, state, **known)
+    """Take in what a host needs. One that was confirmed and needs more gets a new wave."""
+    known = {name: getattr(event, name) for name in _KNOWN}
+    if not rollout.hosts[event.host].confirmed:
+        state = HostState.WAITING if event.changes else HostState.IDLE
+        return rollout.changed(event.host, state, **known)
+    if not event.changes:
+        return rollout.changed(event.host, HostState.CONFIRMED)
+    again = {"wave": 0, "soaked": False, "registered": False}
+    return rollout.changed(event.host, HostState.WAITING, **known, **again)
 
 
 def _confirmed(rollout: Rollout, event: RolloutEvent) -> Rollout:
@@ -119,6 +157,13 @@ def _inconclusive(rollout: Rollout, event: RolloutEvent) -> Rollout:
     return _paused(rollout.changed(event.host, HostState.WAITING), event)
 
 
+def _overtaken(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Have a host prepared again that another run has changed meanwhile: once, then pause."""
+    if rollout.hosts[event.host].overtaken:
+        return _inconclusive(rollout, event)
+    return rollout.changed(event.host, HostState.CHOSEN, overtaken=True)
+
+
 def _lost(rollout: Rollout, event: RolloutEvent) -> Rollout:
     """Have the host asked; one that is lost on its way back a second time is given up."""
     host = rollout.hosts[event.host]
@@ -140,9 +185,11 @@ def _soaked(rollout: Rollout, event: RolloutEvent) -> Rollout:
 
 
 def _registered(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Take in which hosts are registered. With a reason, a person has to do the rest first."""
     for name in event.hosts:
         rollout = rollout.changed(name, rollout.hosts[name].state, registered=True)
-    return rollout
+    goes_on = rollout.names(HostState.WAITING) and not rollout.is_winding_up
+    return _paused(rollout, event) if event.why and goes_on else rollout
 
 
 def _paused(rollout: Rollout, event: RolloutEvent) -> Rollout:
@@ -150,15 +197,23 @@ def _paused(rollout: Rollout, event: RolloutEvent) -> Rollout:
 
 
 def _resumed(rollout: Rollout, _: RolloutEvent) -> Rollout:
-    """Ask each host again that is not known to be settled: its controller may be gone."""
+    """Ask each host again that is not known to be settled: its controller may be gone.
+
+    The others are prepared again, as the site file or the checkout may have changed since.
+    """
     for name in rollout.names(*BUSY):
         host = rollout.hosts[name]
         returning = host.is_returning or host.state is HostState.GOING_BACK
         chosen = HostState.CHOSEN
         rollout = rollout.changed(name, HostState.LOST, if_as_before=chosen, is_returning=returning)
     unbegun = (HostState.WAITING, HostState.IDLE, HostState.UNPREPARED)
-    for name in [] if rollout.is_winding_up else rollout.names(*unbegun):
+    kept = [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].failed]
+    for name in [] if rollout.is_winding_up else [*rollout.names(*unbegun), *kept]:
         rollout = rollout.changed(name, HostState.CHOSEN)
+    compared = rollout.names(HostState.CHOSEN, HostState.UNPREPARED) if rollout.is_winding_up else []
+    for name in compared:
+        if rollout.hosts[name].confirmed:
+            rollout = rollout.changed(name, HostState.CONFIRMED)
     return replace(rollout, paused="", pauses=False, refused=0)
 
 
@@ -178,9 +233,11 @@ _TAKES: Mapping[EventKind, Callable[[Rollout, RolloutEvent], Rollout]] = {
     EventKind.AS_BEFORE: _as_before,
     EventKind.STUCK: _stuck,
     EventKind.INCONCLUSIVE: _inconclusive,
+    EventKind.OVERTAKEN: _overtaken,
     EventKind.LOST: _lost,
     EventKind.SOAKED: _soaked,
     EventKind.REGISTERED: _registered,
+    EventKind.ALLOWED: lambda rollout, _: replace(rollout, allowed=rollout.wave),
     EventKind.PAUSED: _paused,
     EventKind.RESUMED: _resumed,
     EventKind.ABORTED: _aborted,
@@ -205,6 +262,8 @@ def _in_waves(rollout: Rollout) -> Rollout:
     failed = [name for name in rollout.names(HostState.CONFIRMED) if rollout.hosts[name].failed]
     if failed and not rollout.names(*BUSY):
         return rollout.changed(failed[0], HostState.GOING_BACK)
+    if _is_asked_first(rollout):
+        return rollout
     while (following := _following(rollout)) is not None:
         rollout = rollout.changed(following, HostState.CUTTING)
     if rollout.names(*BUSY) or _unsoaked(rollout) or _unregistered(rollout):
@@ -234,11 +293,13 @@ def _with_waves(rollout: Rollout) -> Rollout:
 def _following(rollout: Rollout) -> str | None:
     """Return the host of this wave to cut over next, None while there is no room for one."""
     busy = rollout.names(*BUSY)
+    if _unregistered_movers(rollout) or any(rollout.hosts[name].moves for name in busy):
+        return None
     if len(busy) >= rollout.policy.at_once:
         return None
-    waiting = [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
-    waiting.sort(key=lambda name: rollout.hosts[name].clients)
-    return next((name for name in waiting if _may_join(rollout, name, busy)), None)
+    waiting = sorted(_waiting(rollout), key=lambda name: rollout.hosts[name].clients)
+    fitting = (name for name in waiting if _may_join(rollout, name, busy))
+    return next((name for name in fitting if not (busy and rollout.hosts[name].moves)), None)
 
 
 def _may_join(rollout: Rollout, name: str, busy: Sequence[str]) -> bool:
@@ -246,6 +307,17 @@ def _may_join(rollout: Rollout, name: str, busy: Sequence[str]) -> bool:
     left = {one for one, host in rollout.hosts.items() if host.serves} - {name, *busy}
     is_covered = not busy or bool(left) or not rollout.hosts[name].serves
     return is_covered and not any(_adjoin(rollout, name, one) for one in busy)
+
+
+def _waiting(rollout: Rollout) -> list[str]:
+    """Return the hosts of the present wave that are not begun."""
+    return [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
+
+
+def _is_asked_first(rollout: Rollout) -> bool:
+    """Return whether the site's own program has to allow this wave before its next host."""
+    is_new = bool(rollout.policy.hooks.before_wave) and rollout.allowed < rollout.wave
+    return is_new and bool(_waiting(rollout))
 
 
 def _adjoin(rollout: Rollout, one: str, other: str) -> bool:
@@ -264,6 +336,10 @@ def _unregistered(rollout: Rollout) -> list[str]:
     return [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].registered]
 
 
+def _unregistered_movers(rollout: Rollout) -> list[str]:
+    return [name for name in _unregistered(rollout) if rollout.hosts[name].moves]
+
+
 _SCOPES: Mapping[OnFailure, Callable[[Rollout, RolloutHost], bool]] = {
     "stop": lambda rollout, host: False,
     "wave": lambda rollout, host: host.wave == rollout.wave,
@@ -278,7 +354,7 @@ def _wound_up(rollout: Rollout) -> Rollout:
     """
     if rollout.names(*BUSY):
         return rollout
-    scope = _SCOPES["stop" if rollout.aborted else rollout.policy.on_failure]
+    scope = _SCOPES["stop" if rollout.aborted else "all" if rollout.goes_back else rollout.policy.on_failure]
     kept = [(rollout.hosts[name], name) for name in rollout.names(HostState.CONFIRMED)]
     left = [
         (host.confirmed, name)

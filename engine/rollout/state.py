@@ -41,11 +41,13 @@ class EventKind(StrEnum):
     STILL_BROKEN = "still_broken"
     UNDONE = "undone"
     AS_BEFORE = "as_before"
+    OVERTAKEN = "overtaken"
     STUCK = "stuck"
     INCONCLUSIVE = "inconclusive"
     LOST = "lost"
     SOAKED = "soaked"
     REGISTERED = "registered"
+    ALLOWED = "allowed"
     PAUSED = "paused"
     RESUMED = "resumed"
     ABORTED = "aborted"
@@ -60,6 +62,7 @@ class ActionKind(StrEnum):
     TAKE_BACK = "take back"
     SOAK = "soak"
     REGISTER = "register"
+    ALLOW = "allow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +71,10 @@ class RolloutEvent:
 
     `why`, `code`: the words and the exit code of an error. The next fields are of a prepared host:
     its plan and how many changes it needs, the generation that it can go back to (0 without one),
-    its clients, the kind of host that it is, and the host nearest to it ("" when that is not
-    known). `hosts`: those that did not hold while they were watched, or those that are registered.
+    its clients, the kind of host that it is, the host nearest to it ("" when that is not known),
+    and whether it moves: clients find it in another place after its cut-over. `hosts`: those that
+    did not hold while they were watched, or those that are registered. `cut`: the clients that a
+    restart has cut; `gap_s`: the seconds until the last of them that came back was seen.
     """
 
     kind: EventKind
@@ -82,7 +87,10 @@ class RolloutEvent:
     clients: int = 0
     like: str = ""
     near: str = ""
+    moves: bool = False
     hosts: tuple[str, ...] = ()
+    cut: int = 0
+    gap_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +98,10 @@ class RolloutHost:
     """A host in a rollout.
 
     `wave`: its number, 0 without one. `confirmed`: its place in the order of confirmations.
-    `failed`: counts against the budget. `if_as_before`: the state that it gets when it was lost and
-    is found as it was before. `is_returning`: it was lost on its way back.
+    `failed`: counts against the budget. `moves`: it is cut over alone, and is registered before
+    the next host is begun. `overtaken`: another run has changed it since it was prepared first.
+    `cut`, `gap_s`: the sum and the longest of its events. `if_as_before`: the state that it gets
+    when it was lost and is found as it was before. `is_returning`: it was lost on its way back.
     """
 
     state: HostState = HostState.CHOSEN
@@ -101,10 +111,14 @@ class RolloutHost:
     clients: int = 0
     like: str = ""
     near: str = ""
+    moves: bool = False
+    overtaken: bool = False
     confirmed: int = 0
     failed: bool = False
     soaked: bool = False
     registered: bool = False
+    cut: int = 0
+    gap_s: float = 0.0
     if_as_before: HostState = HostState.UNDONE
     is_returning: bool = False
 
@@ -126,16 +140,20 @@ class RolloutAction:
 class Rollout:
     """A rollout: its hosts in the order of the site file, and how far it is.
 
-    `waves`: how many there are; `wave`: the present one, from 1. `pauses`: pause after the first
-    wave. `paused`: why it waits for a person. `aborted`: nothing more is begun. `ended`: nothing is
-    left to do. `refused`: the exit code of a rollout that could not begin.
+    `waves`: how many there are; `wave`: the present one, from 1. `allowed`: the last one that the
+    site's own program has allowed. `pauses`: pause after the first wave. `goes_back`: all its hosts
+    go back to their state from before it. `paused`: why it waits for a person. `aborted`: nothing
+    more is begun. `ended`: nothing is left to do. `refused`: the exit code of a rollout that could
+    not begin.
     """
 
     policy: RolloutPolicy
     hosts: Mapping[str, RolloutHost]
     wave: int = 1
     waves: int = 0
+    allowed: int = 0
     pauses: bool = False
+    goes_back: bool = False
     paused: str = ""
     aborted: bool = False
     ended: bool = False
@@ -152,8 +170,8 @@ class Rollout:
 
     @property
     def is_winding_up(self) -> bool:
-        """Whether no further host may be begun: it was aborted, or too many have failed."""
-        return self.aborted or self.failures > self.policy.budget
+        """Whether no host may be begun: it was aborted, goes back, or too many have failed."""
+        return self.aborted or self.goes_back or self.failures > self.policy.budget
 
     def changed(self, name: str, state: HostState, **more: object) -> Rollout:
         """Return the rollout with that host in that state."""

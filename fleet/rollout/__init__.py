@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.generations import moment
-from engine.rollout.machine import PAUSED, actions, begin
+from engine.rollout.machine import PAUSED, actions
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from engine.run import Verb
-from fleet.rollout import show
+from fleet.rollout import hooks, show
 from fleet.rollout.cutting import ask, cut_over, take_back
 from fleet.rollout.lease import RolloutLease, leased
-from fleet.rollout.ledger import LedgerHead, LedgerUnreadable, RolloutLedger, new_head, replayed
+from fleet.rollout.ledger import RolloutLedger, new_head
 from fleet.rollout.preparing import prepare
 from fleet.rollout.under_way import UnderWay
-from fleet.rollout.wave import register_wave, soak
+from fleet.rollout.wave import allow_wave, register_wave, soak
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
+from fleet.shared.last_rollout import LedgerHead, LedgerUnreadable, replayed
 from fleet.shared.step import CHANGES_FOUND
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -42,15 +43,14 @@ def rollout(
     prove. Raises Locked while another one is under way.
     """
     with leased(fleet, wait_s=wait_s) as lease:
-        refused = _superseded(fleet, lease)
+        refused = superseded(fleet, lease)
         head = new_head([host.name for host in hosts], policy, refused={} if again else refused, **more)
         ledger = RolloutLedger(fleet.runs, lease, head)
         ledger.begin()
-        state = begin(head.hosts, policy, pauses=head.pauses)
-        return _carry_out(UnderWay(fleet, head, state, ledger, lease.number))
+        return carry_out(UnderWay(fleet, head, head.begin(), ledger, lease.number))
 
 
-def _superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
+def superseded(fleet: Fleet, lease: RolloutLease) -> Mapping[str, str]:
     """Return the plans that could not be proved up to now. Say when the last one has not ended."""
     try:
         last = replayed(lease.lines)
@@ -86,7 +86,7 @@ def go_on(fleet: Fleet, kind: EventKind, *, wait_s: int) -> int:
         ledger = RolloutLedger(fleet.runs, lease, head)
         under_way = UnderWay(fleet, head, state, ledger, lease.number)
         under_way.take(RolloutEvent(kind=kind))
-        return _carry_out(under_way)
+        return carry_out(under_way)
 
 
 def _named(head: LedgerHead) -> str:
@@ -102,7 +102,7 @@ def _how_far(state: Rollout) -> str:
 def compare(fleet: Fleet, hosts: Sequence[Host], policy: RolloutPolicy, **more: bool) -> int:
     """Show the plan of a rollout, and change nothing. Returns the exit code."""
     head = new_head([host.name for host in hosts], policy, **more)
-    under_way = UnderWay(fleet, head, begin(head.hosts, policy))
+    under_way = UnderWay(fleet, head, head.begin())
     fleet.parallel.each(hosts, lambda host: under_way.take(prepare(under_way, host, Verb.CHECK)))
     if under_way.state.refused:
         return under_way.state.refused
@@ -118,6 +118,7 @@ _OF_ONE: Mapping[ActionKind, Callable[[UnderWay, Host], RolloutEvent]] = {
 _OF_SEVERAL: Mapping[ActionKind, Callable[[UnderWay, Sequence[Host]], RolloutEvent]] = {
     ActionKind.SOAK: soak,
     ActionKind.REGISTER: register_wave,
+    ActionKind.ALLOW: allow_wave,
 }
 
 
@@ -130,7 +131,7 @@ def _perform(under_way: UnderWay, action: RolloutAction) -> None:
         under_way.take(_OF_SEVERAL[action.kind](under_way, hosts))
 
 
-def _carry_out(under_way: UnderWay) -> int:
+def carry_out(under_way: UnderWay) -> int:
     """Do what the rollout needs, until its end or until it pauses. Returns the exit code."""
     fleet = under_way.fleet
     try:
@@ -142,5 +143,10 @@ def _carry_out(under_way: UnderWay) -> int:
     except DerpfleetError as error:
         fleet.report.failure(error)
         fleet.report.line(show.NAME, "paused", "invoke rollout --resume goes on from there")
-        return PAUSED
-    return show.end(fleet.report, under_way.id, under_way.state)
+        code = PAUSED
+    else:
+        code = show.end(fleet.report, under_way.id, under_way.state)
+    state = "ended" if under_way.state.ended else "paused"
+    said = {"hook": "ended", "rollout": under_way.id, "state": state, "exit": code}
+    hooks.tell(fleet, under_way.state.policy.hooks.ended, {**said, **show.grouped(under_way.state)})
+    return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from engine.generations import Generation, History, Stored
@@ -12,14 +13,24 @@ from engine.resource import Resource
 from engine.rollout.state import EventKind, RolloutEvent
 from engine.run import NOTHING, Job, Outcome, Verb
 from engine.session import Locked, Session, Stopped
-from fleet.rollout.under_way import ROLLOUT, UnderWay
+from fleet.rollout.moving import NotLeft, leave, restore_region
+from fleet.rollout.under_way import UnderWay
 from fleet.shared.bring_back import stored, way_back
-from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation, after_going_back, run_confirmed
+from fleet.shared.confirm import (
+    ROLLOUT,
+    STUCK,
+    TAKEN_BACK,
+    UNDECIDED,
+    Confirmation,
+    after_going_back,
+    as_kept,
+    run_confirmed,
+)
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.prove import prove_hosts
-from fleet.shared.seen import former
+from fleet.shared.seen import former, moved
 from fleet.shared.shut_out import WouldShutOut
 from fleet.shared.step import show_failures
 from fleet.shared.verdict import Conclusion
@@ -38,7 +49,7 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
     if not under_way.is_served_elsewhere(host):
         why = "no other relay is proved, so its nodes would have none meanwhile"
         return _held(under_way, host, why)
-    judge = _judge(under_way, host)
+    judge, moves = _judge(under_way, host), under_way.state.hosts[host.name].moves
     job = under_way.job(host, Verb.ROLLOUT, {})
     wanted, seen = job.plan, under_way.state.hosts[host.name].generation
 
@@ -49,14 +60,36 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
         return wanted(session)
 
     try:
+        if moves:
+            [judge.before] = under_way.climbed([host])
+            leave(under_way, host)
         outcome = run_confirmed(under_way.fleet, host, replace(job, plan=plan), judge)
     except (Interrupted, Stopped):
         raise
-    except (Locked, HasMoved, DeployRefused, LeftWithdrawn, WouldShutOut) as error:
-        return _held(under_way, host, str(error))
+    except HasMoved as error:
+        return _not_begun(under_way, host, EventKind.OVERTAKEN, error)
+    except _NOT_BEGUN as error:
+        return _not_begun(under_way, host, EventKind.INCONCLUSIVE, error)
     except DerpfleetError as error:
         return _lost(under_way, host, error)
     return _judged(under_way, host, job, outcome, judge)
+
+
+_NOT_BEGUN = (Locked, DeployRefused, LeftWithdrawn, WouldShutOut, NotLeft)
+
+
+def _not_begun(under_way: UnderWay, host: Host, kind: EventKind, error: DerpfleetError) -> RolloutEvent:
+    """Return the event of a host whose plan was not begun. A mover that was stopped comes back."""
+    if under_way.state.hosts[host.name].moves:
+        try:
+            found = _settled(under_way, host)
+        except (Interrupted, Stopped):
+            raise
+        except DerpfleetError as trouble:
+            return _lost(under_way, host, trouble)
+        if found.kind is not EventKind.AS_BEFORE:
+            return found
+    return _held(under_way, host, str(error), kind)
 
 
 def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: Confirmation) -> RolloutEvent:
@@ -66,7 +99,8 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
     if outcome.is_going_back:
         code = after_going_back(fleet, host, job, outcome, judge)
         kind, why = _NOT_KEPT[code]
-        return RolloutEvent(kind=kind, host=host.name, why=f"not proved: {judge.why}" if judge.why else why)
+        why = f"not proved: {judge.why}" if judge.why else why
+        return _with_clients(RolloutEvent(kind=kind, host=host.name, why=why), judge)
     proof = judge.proof
     if outcome.ok and proof is None:  # another run has made these changes meanwhile
         proof = prove_hosts(fleet, [host], served=judge.served)[host.name]
@@ -76,7 +110,14 @@ def _judged(under_way: UnderWay, host: Host, job: Job, outcome: Outcome, judge: 
         why = "it is not proved, and has no earlier confirmed state to go back to"
         return RolloutEvent(kind=EventKind.STUCK, host=host.name, why=why)
     under_way.proofs[host.name] = proof
-    return RolloutEvent(kind=EventKind.CONFIRMED, host=host.name)
+    return _with_clients(RolloutEvent(kind=EventKind.CONFIRMED, host=host.name), judge)
+
+
+def _with_clients(event: RolloutEvent, judge: Confirmation) -> RolloutEvent:
+    """Return the event with the clients that the restart has cut, as far as they are known."""
+    if judge.clients is None:
+        return event
+    return replace(event, cut=judge.clients.cut, gap_s=round(judge.clients.seconds or 0.0, 3))
 
 
 _NOT_KEPT = {
@@ -101,42 +142,77 @@ def ask(under_way: UnderWay, host: Host) -> RolloutEvent:
 
 
 def _settled(under_way: UnderWay, host: Host) -> RolloutEvent:
-    with under_way.fleet.session_for_reading(under_way.fleet.login(host), NOTHING) as session:
+    login, known = under_way.fleet.login(host), under_way.state.hosts[host.name]
+    with under_way.fleet.session_for_reading(login, NOTHING) as session:
         history = session.history()
-    newest, kind = history.find(history.newest), EventKind.AS_BEFORE
-    if newest is not None and newest.about.get(ROLLOUT) == under_way.id:
+    newest, has_moved = history.find(history.newest), _has_moved(under_way, host, history)
+    if newest is None:
+        return RolloutEvent(kind=EventKind.AS_BEFORE, host=host.name)
+    may_be_stopped = known.moves or has_moved
+    has_it, kind, why = newest.about.get(ROLLOUT) == under_way.id, EventKind.AS_BEFORE, ""
+    if has_it:
         was_broken = Conclusion.STILL_BROKEN in newest.proof
         kind = EventKind.STILL_BROKEN if was_broken else EventKind.CONFIRMED
-    if history.unconfirmed.plan and newest is not None and not _is_back(under_way, host, history, newest):
+    if (history.unconfirmed.plan or may_be_stopped) and not _is_back(
+        under_way, host, history, newest, is_stopped=may_be_stopped
+    ):
         kind = EventKind.STUCK
-    return RolloutEvent(kind=kind, host=host.name)
+    elif not has_it and has_moved:
+        why = restore_region(under_way, as_kept(host, newest)[0])
+    return RolloutEvent(kind=EventKind.STUCK if why else kind, host=host.name, why=why)
 
 
 def take_back(under_way: UnderWay, host: Host) -> RolloutEvent:
-    """Bring a confirmed host back to its state from before this rollout."""
+    """Bring a confirmed host back to its state from before this rollout.
+
+    A mover whose new place is in the map goes back as it came. Where nothing has failed, another
+    relay has to be proved first.
+    """
+    if under_way.state.goes_back and not under_way.is_served_elsewhere(host):
+        why = f"{host.name}: no other relay is proved, so its nodes would have none meanwhile"
+        return RolloutEvent(kind=EventKind.PAUSED, why=why)
     try:
         with under_way.fleet.session_for_reading(under_way.fleet.login(host), NOTHING) as session:
             history = session.history()
-        before = [one for one in history.generations if one.about.get(ROLLOUT) != under_way.id]
-        is_back = bool(before) and _is_back(under_way, host, history, before[0])
+        before = next((one for one in history.generations if one.about.get(ROLLOUT) != under_way.id), None)
+        has_moved, why = _has_moved(under_way, host, history), "it could not be taken back"
+        if has_moved:
+            with suppress(NotLeft):  # there is nothing better than the way back
+                leave(under_way, host)
+        if before is not None and _is_back(under_way, host, history, before, is_stopped=has_moved):
+            why = restore_region(under_way, as_kept(host, before)[0]) if has_moved else ""
     except (Interrupted, Stopped):
         raise
     except DerpfleetError as error:
         return _lost(under_way, host, error)
-    why = "" if is_back else "it could not be taken back"
-    return RolloutEvent(kind=EventKind.UNDONE if is_back else EventKind.STUCK, host=host.name, why=why)
+    return RolloutEvent(kind=EventKind.STUCK if why else EventKind.UNDONE, host=host.name, why=why)
 
 
-def _is_back(under_way: UnderWay, host: Host, history: History, target: Generation) -> bool:
-    """Bring the host back to a generation. Return whether it is proved there."""
+def _has_moved(under_way: UnderWay, host: Host, history: History) -> bool:
+    """Return whether the map has the place of the host that this rollout has given to it."""
+    ours = [one for one in history.generations if one.about.get(ROLLOUT) == under_way.id]
+    before = [one for one in history.generations if one.about.get(ROLLOUT) != under_way.id]
+    if not (under_way.state.hosts[host.name].registered and ours and before):
+        return False
+    return bool(moved(as_kept(host, ours[0])[0], as_kept(host, before[0])[0]))
+
+
+def _is_back(
+    under_way: UnderWay, host: Host, history: History, target: Generation, *, is_stopped: bool = False
+) -> bool:
+    """Bring the host back to a generation. Return whether it is proved there.
+
+    `is_stopped`: its relay may be stopped by us, which excuses nothing.
+    """
     fleet, judge = under_way.fleet, _judge(under_way, host)
+    judge.leaves = is_stopped
     judge.host = former(host, target.about.get("seen", ""))
 
     def plan(session: Session) -> Stored:
         return stored(session.facts, history, target)
 
     job = way_back(judge, Verb.ROLLBACK, plan, fence=under_way.fence)
-    outcome = run_confirmed(fleet, judge.host, job, judge)
+    outcome = run_confirmed(fleet, host, job, judge)  # it is reached at its present address
     show_failures(fleet, job, outcome, outcome.failures)
     if outcome.is_going_back:
         after_going_back(fleet, host, job, outcome, judge)
@@ -154,9 +230,11 @@ def _judge(under_way: UnderWay, host: Host) -> Confirmation:
     return Confirmation(under_way.fleet, host, served, control=under_way.control)
 
 
-def _held(under_way: UnderWay, host: Host, why: str) -> RolloutEvent:
+def _held(
+    under_way: UnderWay, host: Host, why: str, kind: EventKind = EventKind.INCONCLUSIVE
+) -> RolloutEvent:
     under_way.fleet.report.line(host.name, "waiting", f"nothing was changed: {why}")
-    return RolloutEvent(kind=EventKind.INCONCLUSIVE, host=host.name, why=f"{host.name}: {why}")
+    return RolloutEvent(kind=kind, host=host.name, why=f"{host.name}: {why}")
 
 
 def _lost(under_way: UnderWay, host: Host, error: DerpfleetError) -> RolloutEvent:

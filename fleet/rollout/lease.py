@@ -15,6 +15,7 @@ from typing import Any
 from engine.run import NOTHING
 from engine.session import Locked, Session
 from fleet.shared.fleet import Fleet
+from fleet.shared.last_rollout import lease_login
 from inventory.errors import DerpfleetError
 
 _PING_S = 15.0  # the host gives it to another after 60 s of silence
@@ -54,9 +55,7 @@ def leased(fleet: Fleet, *, wait_s: int) -> Iterator[RolloutLease]:
 
     Raises Locked, Unreachable.
     """
-    ours = [fleet.login(host) for host in fleet.site.hosts.values() if host.managed]
-    [login, *_] = [*fleet.control_logins(), *ours]
-    until = time.monotonic() + wait_s
+    login, until = lease_login(fleet), time.monotonic() + wait_s
     while True:
         with fleet.session_for_reading(login, NOTHING) as session:
             try:

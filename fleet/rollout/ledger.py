@@ -12,40 +12,15 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from engine import cache
-from engine.facts import parsed
-from engine.rollout.machine import begin, step
-from engine.rollout.state import Rollout, RolloutEvent
+from engine.rollout.state import RolloutEvent
 from fleet.rollout.lease import RolloutLease
-from inventory.errors import DerpfleetError
+from fleet.shared.last_rollout import LedgerHead
 from inventory.rollout import RolloutPolicy
-
-
-class LedgerUnreadable(DerpfleetError):
-    """The ledger of the last rollout cannot be read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerHead:
-    """The first line of a ledger: who began the rollout, on which hosts, and how.
-
-    `since`: seconds since the epoch. `refused`: the plans that earlier rollouts could not prove, by
-    the host's name.
-    """
-
-    rollout: str
-    who: str
-    since: float
-    hosts: tuple[str, ...]
-    policy: RolloutPolicy
-    pauses: bool = False
-    skip_unreachable: bool = False
-    include_withdrawn: bool = False
-    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def new_head(hosts: Sequence[str], policy: RolloutPolicy, **more: Any) -> LedgerHead:
@@ -60,24 +35,6 @@ def new_head(hosts: Sequence[str], policy: RolloutPolicy, **more: Any) -> Ledger
         policy=policy,
         **more,
     )
-
-
-def replayed(lines: Sequence[Any]) -> tuple[LedgerHead, Rollout] | None:
-    """Return the rollout that these lines tell of; None without any. Raises LedgerUnreadable."""
-    if not lines:
-        return None
-    try:
-        head: LedgerHead = parsed(LedgerHead, lines[0])
-        rollout = begin(head.hosts, head.policy, pauses=head.pauses)
-        for line in lines[1:]:
-            rollout = step(rollout, parsed(RolloutEvent, line))
-    except (ValueError, KeyError) as error:
-        raise LedgerUnreadable(
-            "the ledger of the last rollout cannot be read",
-            why=f"{type(error).__name__}: {error}",
-            next="invoke rollout begins a new one",
-        ) from None
-    return head, rollout
 
 
 class RolloutLedger:

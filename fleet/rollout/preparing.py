@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from engine.generations import History, Stored
 from engine.login import Unreachable
 from engine.resource import Resource
 from engine.rollout.state import EventKind, RolloutEvent
-from engine.run import Job, Outcome, Verb
+from engine.run import Outcome, Verb
 from engine.session import Session, Stopped
 from fleet.rollout.under_way import UnderWay
 from fleet.shared import cut_over
+from fleet.shared.confirm import as_kept
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, left_withdrawn
 from fleet.shared.host_status import read_status
+from fleet.shared.locks import once_free
+from fleet.shared.seen import moved
 from fleet.shared.step import run, show_failures
 from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from roles import relay
+
+_AGAIN_S = 5.0  # after a connection that was cut
 
 
 def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
@@ -35,12 +41,15 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
 
     def plan(session: Session) -> Iterable[Resource] | Stored:
         known.append(session.history())
-        under_way.remember(host, known[0].find(known[0].newest))
+        under_way.remember(host, known[-1].find(known[-1].newest))
         return wanted(session)
 
-    try:
+    def once() -> Outcome:
         counts = verb is Verb.CHECK  # they end the host's lines, which are held back meanwhile
-        outcome = _ran(fleet, host, replace(job, plan=plan), known, counts=counts)
+        return run(fleet, fleet.login(host), replace(job, plan=plan), counts=counts)
+
+    try:
+        outcome = _despite_a_cut(fleet, host, once, known)
     except (Interrupted, Stopped):
         raise
     except LeftWithdrawn as error:
@@ -53,19 +62,24 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
     if outcome.failures:
         what = outcome.failures[0].what
         return RolloutEvent(kind=EventKind.UNPREPARED, host=host.name, why=what, code=1)
-    return _prepared(under_way, host, outcome, known[0], words)
+    return _prepared(under_way, host, outcome, known[-1], words)
 
 
-def _ran(fleet: Fleet, host: Host, job: Job, known: list[History], *, counts: bool) -> Outcome:
-    """Run the job; once more when the connection was lost meanwhile: what has arrived is kept."""
+def _despite_a_cut(
+    fleet: Fleet, host: Host, prepare_once: Callable[[], Outcome], begun: Sequence[History]
+) -> Outcome:
+    """Prepare the host, and once more when its connection is cut. What came by then is kept there.
+
+    `begun`: it is not empty once the host has answered. Raises as `run` does.
+    """
     try:
-        return run(fleet, fleet.login(host), job, counts=counts)
+        return prepare_once()
     except Unreachable as error:
-        if not known:
+        if not begun:
             raise
-        known.clear()
-        fleet.report.line(host.name, "once more", error.what)
-        return run(fleet, fleet.login(host), job, counts=counts)
+        fleet.report.line(host.name, "once more", f"nothing in service has changed: {error.what}")
+    time.sleep(_AGAIN_S)
+    return once_free(fleet.report, host.name, prepare_once)  # the agent may end a resource first
 
 
 def _unprepared(under_way: UnderWay, host: Host, error: DerpfleetError) -> RolloutEvent:
@@ -88,15 +102,19 @@ def _prepared(
         report.failure(DerpfleetError("not cut over again", host=host.name, why=why, next=step))
         return RolloutEvent(kind=EventKind.UNPREPARED, host=host.name, why=why, code=1)
     before = under_way.state.hosts[host.name].plan
-    if before not in ("", plan):
-        said = f"{before[:15]}… is {plan[:15]}… now: the site file or the checkout has changed meanwhile"
-        report.line(host.name, "plan", said)
+    if before and plan != before:
+        shown = f"{_short(before)} before, {_short(plan)} now: the site file or the checkout has changed"
+        report.line(host.name, "other plan", shown)
     changes = outcome.counts["changed"] + outcome.counts["skipped"] or int(bool(history.unconfirmed.plan))
     clients = cut_over.clients_before(outcome.facts) or 0
     restarts = relay.chosen_runner(host).RUNNING in outcome.left
     cut = f", restarts the relay ({clients:,} client{'s' * (clients != 1)})" if restarts else ""
     shown = f"{changes} change{'s' * (changes != 1)}{cut}" if changes else "0 changes: left alone"
     report.line(host.name, "prepared" if outcome.mode == "prepare" else "compared", shown)
+    then, _ = as_kept(host, history.find(history.newest))
+    if apart := moved(host, then) if changes else []:
+        moving = f"alone, and not before its nodes have another relay: {'; '.join(apart)}"
+        report.line(host.name, "moves", moving)
     return RolloutEvent(
         kind=EventKind.PREPARED,
         host=host.name,
@@ -104,9 +122,19 @@ def _prepared(
         changes=changes,
         generation=history.newest,
         clients=clients,
-        like=", ".join((words.get("release", ""), flavour_name(host), host.front, outcome.facts.os_codename)),
+        like=_kind(host, words.get("release", ""), outcome.facts.os_codename),
         near=_nearest(under_way, host),
+        moves=bool(apart),
     )
+
+
+def _kind(host: Host, release: str, codename: str) -> str:
+    """Return which bytes and which code paths run there: hosts of one kind have one canary."""
+    return ", ".join((release, flavour_name(host), host.front, host.certificate.source, codename))
+
+
+def _short(plan: str) -> str:
+    return plan.removeprefix("sha256:")[:8]
 
 
 def _nearest(under_way: UnderWay, host: Host) -> str:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.generations import Generation
 from engine.plan import Plan
 from engine.rollout.machine import step
+from engine.rollout.progress import waves_over
 from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
-from fleet.rollout import show
-from fleet.rollout.ledger import LedgerHead, RolloutLedger
-from fleet.shared.confirm import about, as_kept
+from fleet.rollout import hooks, show
+from fleet.rollout.ledger import RolloutLedger
+from fleet.shared.confirm import ROLLOUT, about, as_kept
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
+from fleet.shared.last_rollout import LedgerHead
 from fleet.shared.prove import climb, targets
 from inventory.model import Host
 from probe.proof import Proof
 
-ROLLOUT = "rollout"  # among the words of a generation
 _FRESH_S = 60.0
 _CONTROLS = 3  # so many relays are asked, whether there is one that is proved
 
@@ -55,7 +56,11 @@ class UnderWay:
             if self.ledger:
                 self.ledger.note(event)
             before, self.state = self.state, step(self.state, event)
-        show.changes(self.fleet.report, self.id, before, self.state, event)
+            after = self.state
+        show.changes(self.fleet.report, self.id, before, after, event)
+        for number in waves_over(before, after):
+            words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, number)}
+            hooks.tell(self.fleet, after.policy.hooks.after_wave, words)
 
     def job(self, host: Host, verb: Verb, plans: dict[str, str]) -> Job:
         """Return the job of a phase. `plans` gets the id of the plan and the words about it."""
@@ -65,7 +70,8 @@ class UnderWay:
             plans.update(said, plan=plan.id)
             return {**said, ROLLOUT: self.id}
 
-        job = host_job(self.fleet, host, verb, (), include_withdrawn=self.head.include_withdrawn)
+        brings_back = self.head.include_withdrawn or self.state.hosts[host.name].moves
+        job = host_job(self.fleet, host, verb, (), include_withdrawn=brings_back)
         return replace(job, about=words, fence=self.fence)
 
     def remember(self, host: Host, newest: Generation | None) -> None:
@@ -79,29 +85,31 @@ class UnderWay:
         A host that was never confirmed serves nobody yet. Another relay was proved within the last
         minute, or is proved now.
         """
-        now, serving = time.monotonic(), self._serving([host])
-        if not self.state.hosts[host.name].generation or not serving:
-            return True
-        return any(self._proved.get(one.name, -_FRESH_S) + _FRESH_S > now for one in serving) or bool(
-            self.control(host)
-        )
+        serving = self.serving(host)
+        return not self.state.hosts[host.name].generation or not serving or self.proves_any(serving)
+
+    def proves_any(self, hosts: Sequence[Host]) -> bool:
+        """Return whether one of these was proved within the last minute, or is proved now."""
+        now = time.monotonic()
+        is_fresh = any(self._proved.get(one.name, -_FRESH_S) + _FRESH_S > now for one in hosts)
+        return is_fresh or any(proof.ok for proof in self.climbed(hosts))
 
     def control(self, *but: Host) -> bool | None:
         """Return whether a relay other than these is proved now. None without another one."""
-        serving = self._serving(but)
+        serving = self.serving(*but)
         return any(proof.ok for proof in self.climbed(serving)) if serving else None
 
-    def _serving(self, but: Sequence[Host]) -> list[Host]:
+    def serving(self, *but: Host, among: Collection[str] | None = None) -> list[Host]:
         """Return the relays that serve, other than these: up to three, those proved last first.
 
-        Among them are those that somebody else runs.
+        Among them are those that somebody else runs. `among`: the names of those that count.
         """
         names = {one.name for one in but} | set(self.state.names(*BUSY))
         known = {name for name, host in self.state.hosts.items() if host.generation or host.confirmed}
         found = [
             host
             for name, host in self.fleet.site.hosts.items()
-            if name not in names and (name in known or not host.managed)
+            if name not in names and (name in known or not host.managed) and (among is None or name in among)
         ]
         return sorted(found, key=lambda one: -self._proved.get(one.name, 0.0))[:_CONTROLS]
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 
 from engine.rollout.state import EventKind, RolloutEvent
+from fleet.rollout import hooks
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.control_server import control_server
-from fleet.shared.prove import prove_hosts
-from fleet.shared.register import register
+from fleet.shared.prove import compare_map, prove_hosts
+from fleet.shared.register import put_into_map
 from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, judged
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -46,6 +47,17 @@ def soak(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     return RolloutEvent(kind=EventKind.SOAKED)
 
 
+def allow_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
+    """Ask the site's own program before a wave. Return the event: it is allowed, or paused."""
+    state = under_way.state
+    said = {"hook": "before_wave", "rollout": under_way.id, "number": state.wave, "waves": state.waves}
+    names = [host.name for host in hosts]
+    trouble = hooks.call(under_way.fleet, state.policy.hooks.before_wave, {**said, "hosts": names})
+    if trouble:
+        return RolloutEvent(kind=EventKind.PAUSED, why=f"before wave {state.wave}, {trouble}")
+    return RolloutEvent(kind=EventKind.ALLOWED)
+
+
 def register_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     """Put the regions of these hosts into the map, in one transaction. Return the event of that."""
     fleet, server = under_way.fleet, control_server(under_way.fleet)
@@ -57,10 +69,19 @@ def register_wave(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
     if broken := [name for name in names if not under_way.proofs[name].ok]:
         return RolloutEvent(kind=EventKind.PAUSED, why=f"no longer proved: {', '.join(broken)}")
     try:
-        if register(fleet, server, {name: under_way.proofs[name] for name in names}):
-            return RolloutEvent(kind=EventKind.REGISTERED, hosts=names)
+        there = put_into_map(fleet, server, hosts)
+        if there is None or compare_map(fleet, hosts, under_way.proofs, there):
+            why = _left_to_a_person(under_way, names) if there is None else ""
+            return RolloutEvent(kind=EventKind.REGISTERED, hosts=names, why=why)
         why = "the map that clients get does not agree with the relays"
     except DerpfleetError as error:
         fleet.report.failure(error)
         why = f"not registered: {error.what}"
     return RolloutEvent(kind=EventKind.PAUSED, why=f"{', '.join(names)}: {why}")
+
+
+def _left_to_a_person(under_way: UnderWay, names: Sequence[str]) -> str:
+    """Return what a person has to put into the map first; "" where clients have these regions."""
+    known = under_way.state.hosts
+    new = [name for name in names if known[name].moves or not known[name].generation]
+    return f"clients get these regions once you have put them into their map: {', '.join(new)}" if new else ""

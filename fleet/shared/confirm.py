@@ -31,9 +31,10 @@ from fleet.shared.step import run, show_failures
 from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, judged, objection, pause_s
 from inventory.errors import DerpfleetError
 from inventory.model import Host
+from probe.cutover import CutOver
 from probe.proof import LADDER, Proof
 
-DERPER = "derper"  # among the words of a generation
+DERPER, ROLLOUT = "derper", "rollout"  # among the words of a generation
 _KEPT = (Conclusion.PROVED, Conclusion.STILL_BROKEN)
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
@@ -67,10 +68,11 @@ class Confirmation:
     `served`: the map to compare with, where it is known. `leaves`: leave a plan that is not proved
     as it is, unconfirmed, to be looked at. `is_part`: the plan has --only: once it is proved it
     stays, until a whole plan is proved with it and becomes a generation. `why`: the reason of the
-    verdict, in words. `before`: the proof from before the changes; None where nothing was confirmed
-    yet. `former`: the host as it is after the way back. `derper`: the one whose mesh key the host
-    has, "" for the site file's. `control`: returns whether another relay than the given one is
-    proved now, None without one; default: one that was proved before, as its own host has it.
+    verdict, in words. `before`: the proof from before the changes, made by `look` unless it is
+    given; None where nothing was confirmed yet. `former`: the host as it is after the way back.
+    `derper`: the one whose mesh key the host has, "" for the site file's. `control`: returns
+    whether another relay than the given one is proved now, None without one; default: one that was
+    proved before, as its own host has it. `clients`: those that the last restart has cut.
     """
 
     fleet: Fleet
@@ -85,6 +87,7 @@ class Confirmation:
     former: Host | None = None
     derper: str = ""
     control: Callable[[Host], bool | None] | None = None
+    clients: CutOver | None = None
     _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
@@ -99,7 +102,7 @@ class Confirmation:
             then = former(self.host, wanted.about.get("seen", ""))
             session.ask(asked(cut_over.ask_before(self.host), shut_out.ask(self.fleet, then)))
         shut_out.refuse(self.fleet, then, job, wanted, session.facts)
-        if not self.leaves and (job.about or isinstance(wanted, Stored)):
+        if self.before is None and not self.leaves and (job.about or isinstance(wanted, Stored)):
             self.fleet.report.doing(self.host.name, "proof: before the changes")
             self.before = self._proof_before(session)
 
@@ -197,6 +200,7 @@ class Confirmation:
         But not where the relay was broken before.
         """
         said = evidence.hear(self.host, outcome, session, strangers=proofs)
+        self.clients = said.clients
         cut_over.show(self.fleet, self.host, said.clients)
         against = objection(said)
         if against and self.verdict is Conclusion.PROVED and not self._excuse():
@@ -276,7 +280,7 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     then = judge.former or host
     proof = prove_hosts(fleet, [then], served=judge.served, derper=judge.derper)[host.name]
     judge.proof = proof
-    _count_clients(fleet, then, outcome)
+    judge.clients = _count_clients(fleet, then, outcome)
     if outcome.generation and proof.ok:
         fleet.report.say(
             f"{host.name}: the new state was not confirmed and is taken back; generation "
@@ -291,14 +295,16 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
     return STUCK
 
 
-def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> None:
-    """Show how many of the clients are back on the former relay."""
+def _count_clients(fleet: Fleet, then: Host, outcome: Outcome) -> CutOver | None:
+    """Show and return how many of the clients are back on the former relay."""
     watch = cut_over.ask_after(then, outcome)
     if watch == NOTHING:
-        return
+        return None
     try:
         with fleet.session_for_reading(fleet.login(then), watch) as session:
             found = cut_over.counted_in(outcome.facts, session.facts)
-            cut_over.show(fleet, then, found, way_back=True)
     except DerpfleetError as error:
         fleet.report.warning(then.name, f"its clients were not counted: {error.what}")
+        return None
+    cut_over.show(fleet, then, found, way_back=True)
+    return found

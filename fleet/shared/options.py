@@ -27,6 +27,12 @@ def refuse(reason: str, given: Mapping[str, object]) -> None:
             raise DerpfleetError(f"{option} {reason}")
 
 
+def one_of(given: Mapping[str, object]) -> None:
+    """Reject none or several of these options. `given`: their values by name."""
+    if sum(map(bool, given.values())) != 1:
+        raise DerpfleetError(f"give one of {' and '.join(given)}")
+
+
 # The verbs that take --site, but `init`, whose commands are about a file that is still to be made.
 _VERBS = (
     "bundle|check|deploy|derpmap|doctor|drain|history|logs|official|renew|rollback|rollout|status|trust|"

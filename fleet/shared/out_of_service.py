@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import roles
 from control.served import Served
@@ -73,19 +74,30 @@ def back_by(host: Host, state: OutOfService) -> str:
     return _BACK[state].format(host.name)
 
 
-def take_out_of_service(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> Departure:
+def take_out_of_service(
+    fleet: Fleet,
+    host: Host,
+    verb: Verb,
+    state: OutOfService,
+    *,
+    fence: int = 0,
+    proved: Callable[[Sequence[Host], Served], bool] | None = None,
+) -> Departure:
     """Stop the relay, and wait until its nodes have moved. Steps that are done already are skipped.
 
     `state`: the note that stays on the host. A drained relay keeps its region, so it has to have
-    one. Raises NoOtherRelay, NotInMap, StillRuns, StillAtHome, ResourceFailed, Unreachable,
-    Interrupted.
+    one. `fence`: of a rollout's lease. `proved`: whether one of these relays of the map is proved;
+    default: as the site file has them. Raises NoOtherRelay, NotInMap, StillRuns, StillAtHome,
+    ResourceFailed, Unreachable, Interrupted.
     """
+    is_any_proved = proved or partial(any_proved, fleet)
     with control_server(fleet).withdrawal(host) as leaving:
         if leaving is None and state is OutOfService.DRAINED:
             raise _not_in_map(host)
-        if leaving and leaving.others is not None:
-            _need_another(fleet, host, leaving.others, leaving.served, verb)
-        clients = stop(fleet, host, verb, state)
+        others = leaving.others if leaving else None
+        if leaving and others is not None and not is_any_proved(others, leaving.served):
+            raise _no_other(fleet, host, verb)
+        clients = stop(fleet, host, verb, state, fence=fence)
         forget(fleet, host)
         if leaving is None:
             return Departure(clients)
@@ -108,14 +120,8 @@ def _not_in_map(host: Host) -> NotInMap:
     )
 
 
-def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Served, verb: Verb) -> None:
-    """Raise NoOtherRelay unless one of `others` is proved. Their regions are in the map.
-
-    `served`: the map to prove them against, where it is known.
-    """
-    if any_proved(fleet, others, served=served):
-        return
-    raise NoOtherRelay(
+def _no_other(fleet: Fleet, host: Host, verb: Verb) -> NoOtherRelay:
+    return NoOtherRelay(
         "nothing was changed: it is the only relay of this site that nodes have",
         host=host.name,
         why=(
@@ -127,7 +133,7 @@ def _need_another(fleet: Fleet, host: Host, others: Sequence[Host], served: Serv
     )
 
 
-def stop(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> int | None:
+def stop(fleet: Fleet, host: Host, verb: Verb, state: OutOfService, *, fence: int = 0) -> int | None:
     """Stop the relay's own processes, TCP and STUN. Returns how many clients it had, if known.
 
     A host that cannot be reached counts as stopped when its relay does not answer either. A relay
@@ -141,6 +147,7 @@ def stop(fleet: Fleet, host: Host, verb: Verb, state: OutOfService) -> int | Non
         verb=verb,
         plan=lambda _: relay.stopped(state),
         ask=cut_over.ask_before(host),
+        fence=fence,
         places=roles.ROLES,
         next=f"stop it on the host, then run: invoke {verb} --host {host.name}",
     )

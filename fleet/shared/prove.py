@@ -164,7 +164,7 @@ def prove_quietly(fleet: Fleet, host: Host, asked: HostsWords | None, *, derper:
     return with_rung(proof, admission_rung(wanted, asked))
 
 
-def any_proved(fleet: Fleet, hosts: Sequence[Host], *, served: Served) -> bool:
+def any_proved(fleet: Fleet, hosts: Sequence[Host], served: Served) -> bool:
     """Whether one of these relays is proved. They are proved now, unless this run has proved one.
 
     `served`: the map to compare with.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.generations import Generation, History
+from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
@@ -14,6 +15,7 @@ SEEN = "seen"  # among the words of a generation
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
 _OURS = {"keys_file", "mesh_key", "tailscaled"}  # of `relay`: they may name the controller's files
 _ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
+_MOVES = ("domain", "ipv4", "ipv6", "ports.https", "ports.stun", "flavour", "region.id")
 
 
 class SiteDiffers(DerpfleetError):
@@ -61,17 +63,32 @@ def refuse_other_site(host: Host, history: History, target: Generation, *, next:
         )
 
 
-def differences(host: Host, then: Host) -> list[str]:
+def differences(host: Host, then: Host, keys: tuple[str, ...] = _ON_HOST) -> list[str]:
     """Return in words which settings of the map differ between the site file and `then`.
 
-    The rest of a region is not on the host, and stays as the site file has it.
+    The rest of a region is not on the host, and stays as the site file has it. `keys`: the
+    beginnings of those that count.
     """
-    now, before = (dict(_flat(one.model_dump(mode="json", include=set(_ON_HOST)))) for one in (host, then))
+    now, before = (_flat_settings(one) for one in (host, then))
     return [
         f"hosts.{host.name}.{key} was {before.get(key, 'absent')}, and is {now.get(key, 'absent')}"
         for key in sorted(now | before)
-        if now.get(key) != before.get(key)
+        if key.startswith(keys) and now.get(key) != before.get(key)
     ]
+
+
+def moved(host: Host, then: Host) -> list[str]:
+    """Return in words why nodes have to leave the relay before it is changed from `then`.
+
+    They would find it in another place, or the change of its program takes too long.
+    """
+    return differences(host, then, _MOVES)
+
+
+def _flat_settings(host: Host) -> dict[str, Any]:
+    """Return the settings by dotted keys, with the flavour in its short form."""
+    tree = host.model_dump(mode="json", include={*_ON_HOST, "region"})
+    return dict(_flat({**tree, "flavour": flavour_name(host)}))
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.rollout.machine import actions, begin, step
+from engine.rollout.machine import actions, begin, begin_back, step
 from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
 from inventory.rollout import RolloutPolicy
 
@@ -21,6 +21,7 @@ class SimulatedHost:
     """A host.
 
     `fault`: the kind of the event in place of the good one. LOST and INCONCLUSIVE come once.
+    `in_map`: the state of which the map has the place. It matters for one that moves.
     """
 
     clients: int = 0
@@ -28,8 +29,10 @@ class SimulatedHost:
     near: str = ""
     changes: int = 1
     generation: int = 1
+    moves: bool = False
     fault: EventKind | None = None
     truth: str = OLD
+    in_map: str = OLD
     proved: bool = False
 
 
@@ -42,14 +45,17 @@ class World:
     `prepared`: the hosts that the present controller has prepared. `kill_at`: the controller dies
     before it writes that line of the ledger, or with `dies_armed` while the host of that line is
     armed.
+    `goes_back`: all hosts go back to their states from before it.
     """
 
     hosts: dict[str, SimulatedHost]
     policy: RolloutPolicy
     soak_fails: frozenset[str] = frozenset()
     pauses: bool = False
+    goes_back: bool = False
     kill_at: int = -1
     dies_armed: bool = False
+    asked: set[int] = field(default_factory=set)
     ledger: list[RolloutEvent] = field(default_factory=list)
     states: list[Rollout] = field(default_factory=list)
     blamed: list[frozenset[str]] = field(default_factory=list)
@@ -58,6 +64,8 @@ class World:
     prepared: set[str] = field(default_factory=set)
 
     def start(self) -> Rollout:
+        if self.goes_back:
+            return begin_back(dict.fromkeys(self.hosts, 1), self.policy)
         return begin(list(self.hosts), self.policy, pauses=self.pauses)
 
     def replayed(self) -> Rollout:
@@ -131,7 +139,11 @@ class World:
             return RolloutEvent(kind=EventKind.SOAKED, hosts=failing)
         if action.kind is ActionKind.REGISTER:
             assert all(self.hosts[name].truth == NEW and self.hosts[name].proved for name in action.hosts)
+            for name in action.hosts:
+                self.hosts[name].in_map = NEW
             return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
+        if action.kind is ActionKind.ALLOW:
+            return self.allow(state, action)
         [name] = action.hosts
         host = self.hosts[name]
         if action.kind is ActionKind.PREPARE:
@@ -143,10 +155,19 @@ class World:
             found = {NEW: kept, BROKEN: EventKind.STUCK}
             return RolloutEvent(kind=found.get(host.truth, EventKind.AS_BEFORE), host=name)
         if action.kind is ActionKind.TAKE_BACK:
-            assert host.truth == NEW and host.generation
-            host.truth = OLD
+            assert host.truth == NEW and state.hosts[name].generation
+            host.truth = host.in_map = OLD
             return RolloutEvent(kind=EventKind.UNDONE, host=name)
         return self.cut_over(state, name, host)
+
+    def allow(self, state: Rollout, action: RolloutAction) -> RolloutEvent:
+        """Refuse every second wave once."""
+        assert {state.hosts[name].state for name in action.hosts} == {HostState.WAITING}
+        assert {state.hosts[name].wave for name in action.hosts} == {state.wave}
+        if state.wave % 2 and state.wave not in self.asked:
+            self.asked.add(state.wave)
+            return RolloutEvent(kind=EventKind.PAUSED, why="not now")
+        return RolloutEvent(kind=EventKind.ALLOWED)
 
     def prepare(self, name: str, host: SimulatedHost) -> RolloutEvent:
         if host.fault in (EventKind.SKIPPED, EventKind.UNPREPARED):
@@ -154,12 +175,16 @@ class World:
         self.prepared.add(name)
         changes = host.changes if host.truth != NEW else 0
         known = {"clients": host.clients, "like": host.like, "near": host.near}
-        more = {"generation": host.generation, "plan": f"plan of {name}"}
+        more = {"generation": host.generation, "plan": f"plan of {name}", "moves": host.moves}
         return RolloutEvent(kind=EventKind.PREPARED, host=name, changes=changes, **known, **more)
 
     def cut_over(self, state: Rollout, name: str, host: SimulatedHost) -> RolloutEvent:
-        assert not state.names(HostState.CHOSEN) and name in self.prepared
+        assert all(state.hosts[one].overtaken for one in state.names(HostState.CHOSEN))
+        assert name in self.prepared
         assert host.truth == OLD
+        if host.fault is EventKind.OVERTAKEN:
+            host.fault = None
+            return RolloutEvent(kind=EventKind.OVERTAKEN, host=name)
         host.truth = HALF
         if self.dies_armed and len(self.ledger) == self.kill_at:
             self.kill_at = -1

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.rollout.machine import FAILED, STUCK, actions, begin, exit_code, step
+from engine.rollout.machine import FAILED, STUCK, actions, begin, begin_back, exit_code, step
 from engine.rollout.state import BUSY, EventKind, HostState, Rollout, RolloutEvent, RolloutHost
 from engine.rollout.waves import grouped
-from inventory.rollout import RolloutPolicy
+from inventory.rollout import RolloutHooks, RolloutPolicy
 from tests.engine.simulated import HALF, NEW, OLD, Killed, SimulatedHost, World, world_of
 
 MANY = settings(max_examples=300, deadline=None)
 SOME = settings(max_examples=100, deadline=None)
 LASTING = [None] * 3 + [EventKind.UNDONE, EventKind.STILL_BROKEN, EventKind.STUCK, EventKind.SKIPPED]
-PASSING = [EventKind.LOST, EventKind.INCONCLUSIVE]
+PASSING = [EventKind.LOST, EventKind.INCONCLUSIVE, EventKind.OVERTAKEN]
 
 
 def hosts(faults: list[EventKind | None], most: int = 12) -> st.SearchStrategy[list[SimulatedHost]]:
@@ -30,6 +30,7 @@ def hosts(faults: list[EventKind | None], most: int = 12) -> st.SearchStrategy[l
         near=st.sampled_from(["", "h0", "h1", "h2", "h3"]),
         changes=st.sampled_from([0, 1, 3]),
         generation=st.sampled_from([0, 1, 7]),
+        moves=st.booleans(),
         fault=st.sampled_from(faults),
     )
     return st.lists(one, min_size=1, max_size=most)
@@ -42,6 +43,7 @@ POLICIES = st.builds(
     on_failure=st.sampled_from(["stop", "wave", "all"]),
     at_once=st.integers(1, 4),
     soak_s=st.sampled_from([0, 60]),
+    hooks=st.sampled_from([RolloutHooks(), RolloutHooks(before_wave=("./ask",))]),
 )
 WORLDS = st.builds(
     world_of,
@@ -71,6 +73,7 @@ def test_the_same_holds_for_two_hundred_hosts(seed: int) -> None:
             clients=dice.randrange(300),
             like=dice.choice("abc"),
             near=f"h{dice.randrange(200)}",
+            moves=dice.random() < 0.2,
             fault=dice.choice(faults),
         )
         for _ in range(200)
@@ -87,6 +90,7 @@ def check_every_state(world: World) -> None:
         begun = set(after.names(HostState.CUTTING)) - set(before.names(HostState.CUTTING))
         if begun:
             assert len(blamed) <= after.policy.budget and not after.aborted  # P3
+            assert not after.policy.hooks.before_wave or after.allowed == after.wave
             assert not after.names(HostState.CHOSEN, HostState.UNPREPARED)
         for name in begun:
             wave = after.hosts[name].wave
@@ -138,13 +142,101 @@ def check_the_end(world: World, end: Rollout) -> None:
         assert host.truth == NEW and (host.proved or host.fault is EventKind.STILL_BROKEN)  # P2
         assert end.hosts[name].registered and name not in world.blamed[-1]
     for name in set(end.hosts) - set(end.names(HostState.CONFIRMED, HostState.STUCK)):
-        assert world.hosts[name].truth == OLD
+        assert world.hosts[name].truth == world.hosts[name].in_map == OLD
     code, stuck = exit_code(end), end.names(HostState.STUCK)
     assert (code == 8) == bool(stuck)
     if code == 0:
         assert set(end.names(*HostState)) == set(
             end.names(HostState.CONFIRMED, HostState.IDLE, HostState.SKIPPED)
         )
+
+
+def is_between(host: RolloutHost) -> bool:
+    """Whether the map still has a place of it where it is no more."""
+    return host.moves and not host.registered
+
+
+def test_a_mover_is_in_the_map_before_the_next_host_is_begun() -> None:
+    policy = RolloutPolicy(waves=("rest",), at_once=3, soak_s=0)
+    world = world_of([SimulatedHost(clients=1 + number) for number in range(5)], policy)
+    world.hosts["h1"].moves = True
+    assert exit_code(world.to_the_end()) == 0
+    kinds = [(event.kind, event.host or event.hosts) for event in world.ledger]
+    at = kinds.index((EventKind.CONFIRMED, "h1"))
+    assert kinds[at + 1] == (EventKind.REGISTERED, ("h1",))
+    moving = [state for state in world.states if state.hosts["h1"].state is HostState.CUTTING]
+    assert moving and all(state.names(*BUSY) == ["h1"] for state in moving)
+
+
+def test_a_host_that_another_run_has_changed_is_prepared_again_once() -> None:
+    rollout = begun(RolloutPolicy(), prepared("a", 1), prepared("b", 2))
+    overtaken = RolloutEvent(kind=EventKind.OVERTAKEN, host="a", why="a: at generation 4")
+    again = step(rollout, overtaken)
+    assert (again.names(HostState.CHOSEN), again.paused, again.names(HostState.CUTTING)) == (["a"], "", [])
+    again = step(again, prepared("a", 1, generation=4))
+    assert (again.names(HostState.CUTTING), again.wave) == (["a"], 1)
+    assert step(again, overtaken).paused == "a: at generation 4"
+    assert step(again, overtaken).failures == 0
+
+
+def test_a_confirmed_host_that_another_plan_changes_waits_for_a_new_wave() -> None:
+    rollout = begun(RolloutPolicy(), prepared("a", 1), prepared("b", 2))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.PAUSED, why="our own line"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.RESUMED))
+    assert rollout.names(HostState.CHOSEN) == ["a", "b"]
+    same = step(rollout, prepared("a", 1, changes=0, generation=2))
+    assert (same.names(HostState.CONFIRMED), same.hosts["a"].generation) == (["a"], 1)
+    assert actions(step(same, prepared("b", 2)))[0].hosts == ("a",)  # it was not watched yet
+    other = step(step(rollout, prepared("a", 1, generation=2)), prepared("b", 2))
+    assert (other.hosts["a"].state, other.hosts["a"].wave, other.waves) == (HostState.WAITING, 3, 3)
+    aborted = step(rollout, RolloutEvent(kind=EventKind.ABORTED))
+    assert aborted.names(HostState.CONFIRMED) == ["a"]
+
+
+def test_the_clients_that_were_cut_are_added_up() -> None:
+    rollout = begun(RolloutPolicy(), prepared("a", 1), prepared("b", 2))
+    for kind, cut, gap_s in ((EventKind.CONFIRMED, 9, 1.5), (EventKind.UNDONE, 7, 1.0)):
+        rollout = step(rollout, RolloutEvent(kind=kind, host="a", cut=cut, gap_s=gap_s))
+    assert (rollout.hosts["a"].cut, rollout.hosts["a"].gap_s) == (16, 1.5)
+
+
+@pytest.mark.parametrize(("others", "paused"), [(["b"], "paste it"), ([], "")])
+def test_a_wave_that_a_person_has_to_register_pauses_the_next_one(others: list[str], paused: str) -> None:
+    names = ["a", *others]
+    rollout = begun(RolloutPolicy(soak_s=0, canary=("a",)), *(prepared(name, 1) for name in names))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.REGISTERED, hosts=("a",), why="paste it"))
+    assert (rollout.paused, rollout.ended) == (paused, not paused)
+
+
+@SOME
+@given(hosts([None], most=6), st.integers(0, 12), st.booleans())
+def test_a_whole_rollout_goes_back_newest_first(
+    fleet: list[SimulatedHost], line: int, dies_armed: bool
+) -> None:
+    """From every prefix of its ledger, one host at a time, and the map with it."""
+    world = world_of(fleet, RolloutPolicy(at_once=4), goes_back=True, kill_at=line, dies_armed=dies_armed)
+    for host in world.hosts.values():
+        host.truth = host.in_map = NEW
+    end = world.to_the_end()
+    assert (set(steady(end).values()), exit_code(end)) == ({HostState.UNDONE}, 0)
+    assert all(host.truth == host.in_map == OLD for host in world.hosts.values())
+    assert all(len(state.names(*BUSY)) <= 1 for state in world.states)
+    undone = [event.host for event in world.ledger if event.kind in (EventKind.UNDONE, EventKind.AS_BEFORE)]
+    assert undone == list(reversed(world.hosts))
+
+
+def test_an_abort_leaves_the_rest_of_a_whole_rollout_as_it_is() -> None:
+    rollout = begin_back({"a": 3, "b": 2}, RolloutPolicy())
+    for event in (
+        RolloutEvent(kind=EventKind.PAUSED, why="no other relay is proved"),
+        RolloutEvent(kind=EventKind.ABORTED),
+        RolloutEvent(kind=EventKind.CONFIRMED, host="b"),
+    ):
+        assert not rollout.ended
+        rollout = step(rollout, event)
+    assert (rollout.ended, rollout.names(HostState.CONFIRMED)) == (True, ["a", "b"])
 
 
 @SOME

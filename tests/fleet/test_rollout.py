@@ -16,10 +16,10 @@ from engine.login import Unreachable
 from engine.report import Report
 from engine.rollout.state import ActionKind, EventKind, HostState, RolloutAction, RolloutEvent
 from fleet import rollout as verb
-from fleet.rollout.ledger import LedgerUnreadable, replayed
 from fleet.rollout.options import RolloutOptions, carry_out, chosen
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
+from fleet.shared.last_rollout import LedgerUnreadable, replayed
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Region, Site
 from inventory.rollout import RolloutPolicy
@@ -234,11 +234,17 @@ def test_its_events_are_as_described(desk_of: Any, capsys: pytest.CaptureFixture
     desk = desk_of(fleet_of(3), json_lines=True)
     assert desk.begin() == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {event["event"] for event in events} == {"rollout", "host_state", "rollout_ended"}
+    assert {event["event"] for event in events} == {"rollout", "host_state", "wave", "rollout_ended"}
     for event in events:
         assert list(wrong(event, EVENTS[event["event"]])) == []
     assert {event["id"] for event in events if "id" in event} == {desk.lines[0]["rollout"]}
     assert [event["exit"] for event in events[-1:]] == [0]
+    waves = [(one["number"], one["state"]) for one in events if one["event"] == "wave"]
+    assert waves == [
+        (number, state)
+        for number in (1, 2)
+        for state in ("cutting", "soaking", "registering", "done")
+    ]
 
 
 def options(**more: Any) -> RolloutOptions:

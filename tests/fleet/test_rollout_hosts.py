@@ -22,8 +22,8 @@ from engine.run import Failure, Outcome, Verb
 from engine.session import Locked
 from fleet.rollout import cutting, preparing
 from fleet.rollout.ledger import new_head
-from fleet.rollout.under_way import ROLLOUT, UnderWay
-from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED
+from fleet.rollout.under_way import UnderWay
+from fleet.shared.confirm import ROLLOUT, STUCK, TAKEN_BACK, UNDECIDED
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.shut_out import WouldShutOut
@@ -31,6 +31,7 @@ from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rollout import RolloutPolicy
+from probe.cutover import CutOver
 from roles import relay
 from roles.relay import OutOfService
 from tests.control.test_headscale import site_of
@@ -97,6 +98,13 @@ def test_a_prepared_host_says_what_is_left(
     assert "3 changes, restarts the relay (31 clients)" in shown.getvalue()
 
 
+def test_the_kind_of_a_host_is_what_runs_there(under_way: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
+    host = under_way.host("hk1")
+    for word in ("python", host.front, host.certificate.source, DEBIAN_12.os_codename):
+        assert word in event.like.split(", ")
+
+
 def test_nothing_to_do_is_nothing_to_cut_over(under_way: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = COUNTS | {"changed": 0, "skipped": 0}
     assert prepared(under_way, monkeypatch, lambda host: outcome_of(host, nothing)).changes == 0
@@ -146,42 +154,41 @@ def test_a_host_that_cannot_be_prepared(
     assert (event.kind, event.code) == (kind, code)
 
 
-@pytest.mark.parametrize(("cuts", "kind"), [(1, EventKind.PREPARED), (2, EventKind.UNPREPARED)])
-def test_a_host_whose_connection_is_cut_is_prepared_once_more(
-    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, cuts: int, kind: EventKind
-) -> None:
-    run = _cut_after_the_plan(under_way.host("hk1"), cuts)
-    monkeypatch.setattr(preparing, "run", run)
-    monkeypatch.setattr(UnderWay, "job", lambda *_: SimpleNamespace(plan=lambda _: []))
-    monkeypatch.setattr(preparing, "replace", lambda job, plan: SimpleNamespace(plan=plan))
-    event = preparing.prepare(under_way, under_way.host("hk1"), Verb.PREPARE)
-    assert (event.kind, event.code) == (kind, 3 if kind is EventKind.UNPREPARED else 0)
-
-
-def _cut_after_the_plan(host: Host, cuts: int) -> Callable[..., Outcome]:
-    """Return a run whose connection is cut so often, once the host has said its history."""
-    left = iter([True] * cuts)
-
-    def run(_: Fleet, __: Any, job: Any, **___: Any) -> Outcome:
-        job.plan(SimpleNamespace(history=lambda: KNOWN))
-        if next(left, False):
-            raise Unreachable("the connection was lost")
-        return outcome_of(host, COUNTS)
-
-    return run
-
-
-def test_a_plan_that_has_changed_before_a_resume_is_reported(
+def test_a_connection_that_is_cut_is_tried_once_more(
     under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
-    under_way.take(prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS)))
-    prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
-    assert "has changed meanwhile" not in shown.getvalue()
-    before = under_way.state.hosts["hk1"]
-    hosts = {**under_way.state.hosts, "hk1": replace(before, plan="sha256:old")}
-    under_way.state = replace(under_way.state, hosts=hosts)
-    prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
-    assert "sha256:old… is sha256:new… now" in shown.getvalue()
+    tries, pauses = list[int](), list[float]()
+    results = [Unreachable("the connection was lost"), Locked("locked by us"), outcome_of]
+    monkeypatch.setattr("time.sleep", pauses.append)
+
+    def try_once() -> Outcome:
+        result = results[len(tries)]
+        tries.append(1)
+        if isinstance(result, Exception):
+            raise result
+        return outcome_of(under_way.host("hk1"), COUNTS)
+
+    host = under_way.host("hk1")
+    preparing._despite_a_cut(under_way.fleet, host, try_once, [KNOWN])
+    assert (len(tries), pauses[0]) == (3, preparing._AGAIN_S)
+    assert "once more" in shown.getvalue()
+    for begun, count in (((), 1), ((KNOWN,), 2)):  # one that was never reached is not waited for
+        tries.clear()
+        results[1] = Unreachable("lost again")
+        with pytest.raises(Unreachable):
+            preparing._despite_a_cut(under_way.fleet, host, try_once, begun)
+        assert len(tries) == count
+
+
+def test_another_plan_than_before_is_said(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    hosts = under_way.state.hosts
+    for plan, is_said in (("sha256:new", False), ("sha256:0123456789", True)):
+        known = {**hosts, "hk1": replace(hosts["hk1"], plan=plan)}
+        under_way.state = replace(under_way.state, hosts=known)
+        prepared(under_way, monkeypatch, lambda host: outcome_of(host, COUNTS))
+        assert ("01234567 before, new now: the site file or the checkout" in shown.getvalue()) is is_said
 
 
 def test_a_resource_that_fails_leaves_a_host_unprepared(
@@ -206,10 +213,10 @@ def waiting(under_way: UnderWay) -> UnderWay:
 def cut(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, **more: Any) -> RolloutEvent:
     """Cut hk1 over. `ok`: whether its proof holds; `code`: that of a way back."""
     host, code, ok = waiting.host("hk1"), more.pop("code", None), more.pop("ok", True)
-    verdict = more.pop("verdict", None)
+    verdict, clients = more.pop("verdict", None), more.pop("clients", None)
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
-        judge.proof, judge.verdict = proof(host.name, ok=ok), verdict
+        judge.proof, judge.verdict, judge.clients = proof(host.name, ok=ok), verdict, clients
         return outcome_of(host, COUNTS, is_going_back=code is not None, **more)
 
     monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)
@@ -220,6 +227,13 @@ def cut(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Roll
 def test_a_proved_host_is_confirmed(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cut(waiting, monkeypatch).kind is EventKind.CONFIRMED
     assert waiting.proofs["hk1"].ok
+
+
+def test_the_clients_of_a_restart_go_along(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = cut(waiting, monkeypatch, clients=CutOver(cut=214, back=212, seconds=1.7))
+    assert (event.kind, event.cut, event.gap_s) == (EventKind.CONFIRMED, 214, 1.7)
+    event = cut(waiting, monkeypatch, code=TAKEN_BACK, clients=CutOver(cut=9, back=0, seconds=None))
+    assert (event.kind, event.cut, event.gap_s) == (EventKind.UNDONE, 9, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +267,7 @@ def test_a_first_state_that_is_not_proved_is_stuck(
         (Unreachable("gone"), EventKind.LOST),
         (DerpfleetError("the agent crashed"), EventKind.LOST),
         (Locked("locked by bob"), EventKind.INCONCLUSIVE),
-        (cutting.HasMoved("moved"), EventKind.INCONCLUSIVE),
+        (cutting.HasMoved("moved"), EventKind.OVERTAKEN),
         (WouldShutOut("headscale is silent"), EventKind.INCONCLUSIVE),
     ],
 )
@@ -286,7 +300,7 @@ def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, 
 
     session = Session(history=lambda: history)
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
-    monkeypatch.setattr(cutting, "_is_back", lambda *_: back)
+    monkeypatch.setattr(cutting, "_is_back", lambda *_, **__: back)
     return cutting.ask(waiting, waiting.host("hk1")).kind
 
 

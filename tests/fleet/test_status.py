@@ -13,6 +13,7 @@ from rich.console import Console
 
 from control.served import Unknown
 from engine.report import Report
+from engine.rollout.progress import RolloutProgress
 from fleet import status
 from fleet.shared import past
 from fleet.shared.errors import CannotWrite
@@ -44,6 +45,7 @@ class World:
         monkeypatch.setattr(status, "read_status", self.read)
         monkeypatch.setattr(status, "measure_all", lambda _: {})
         monkeypatch.setattr(status, "notify", self.notify)
+        monkeypatch.setattr(status, "last_progress", lambda _: RolloutProgress.SILENT)
 
     def climb(self, _: Fleet, hosts: Sequence[Host], __: Any) -> list[Any]:
         return [BROKEN if host.name in self.broken else PROVED for host in hosts]
@@ -90,6 +92,7 @@ def test_the_metrics_replace_the_former_ones_as_a_whole(world: World, tmp_path: 
         assert reader.read() == "old"
     assert path.stat().st_ino != former
     assert 'derpfleet_proved{host="sg1",region="sg"} 0' in path.read_text()
+    assert 'derpfleet_rollout_state{state="silent"} 1' in path.read_text()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["derpfleet.prom", "runs"]
 
 

@@ -252,6 +252,21 @@ def test_refused_instead(old, new, message):
     assert problems(GOOD.replace(old, new, 1)) == [message]
 
 
+@pytest.mark.parametrize(
+    ("canary", "message"),
+    [
+        ("[hk2]", "rollout.canary.0: no host of this site has the name 'hk2'; its hosts are hk1, k8s1"),
+        ("[hk1, 7]", "rollout.canary.1: 7 is not text: put it in quotes"),
+        ("[k8s1]", "rollout.canary.0: somebody else runs hosts.k8s1 (managed: false): name a host of ours"),
+    ],
+)
+def test_a_canary_is_a_host_of_ours(canary, message):
+    region = "{id: 910, code: k8s, name: Cluster}"
+    other = f"  k8s1: {{domain: k8s.example.org, region: {region}, managed: false}}\n"
+    assert problems(f"{GOOD}{other}rollout: {{canary: {canary}}}\n") == [f"line 7: {message}"]
+    assert compiled(f"{GOOD}{other}rollout: {{canary: [hk1]}}\n").rollout.canary == ("hk1",)
+
+
 # The keys of a certificate, and the problem with one of them.
 CERTIFICATE = [
     ("agree_terms: true, names: ['*.example.org']", "names.0: '*.example.org' is a wildcard, which is proved in its DNS zone only: use challenge: dns"),

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from probe.prometheus import render
+from engine.rollout.progress import RolloutProgress
+from probe.prometheus import ROLLOUT_STATES, render
 from relay.observe import metrics
 from tests.probe.test_page import HK1, MADE, SG1
 from tests.support.promtool import promtool
@@ -16,7 +17,8 @@ from tests.test_imports import ROOT
 
 RULES = ROOT / "files" / "prometheus" / "derpfleet.rules.yml"
 TESTS = ROOT / "tests" / "files" / "prometheus" / "derpfleet.test.yml"
-TEXT = render([replace(HK1, generation=12), SG1, replace(HK1, host="fra1", proof=None)], made=MADE)
+CARDS = [replace(HK1, generation=12), SG1, replace(HK1, host="fra1", proof=None)]
+TEXT = render(CARDS, made=MADE, rollout="paused")
 
 
 def checked(*argv: str, input: str = "") -> str:
@@ -38,6 +40,8 @@ def test_the_metrics_of_each_relay() -> None:
         'derpfleet_certificate_seconds{host="hk1",region="hkg"} 5287680',
         'derpfleet_certificate_share{host="hk1",region="hkg"} 0.68',
         'derpfleet_clients{host="hk1",region="hkg"} 3',
+        'derpfleet_rollout_state{state="paused"} 1',
+        'derpfleet_rollout_state{state="running"} 0',
         "derpfleet_checked_timestamp_seconds 1795343400",
     ):
         assert line in lines
@@ -60,6 +64,11 @@ def test_changes_that_nobody_has_confirmed_are_seen(generation: int, since: str)
 
 def test_a_host_that_told_nothing_is_not_called_confirmed() -> None:
     assert "confirmed" not in render([replace(HK1, generation=0, unconfirmed_since="")], made=MADE)
+
+
+def test_how_far_a_rollout_is_has_a_word_that_is_known() -> None:
+    assert (*RolloutProgress,) == ROLLOUT_STATES
+    assert "rollout" not in render([HK1], made=MADE)
 
 
 def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
@@ -86,7 +95,7 @@ def test_every_rule_is_tested_and_asks_for_metrics_that_exist() -> None:
     assert len(asked) > 4
 
 
-@pytest.mark.parametrize("rule", ["RelayNotProved", "Unconfirmed", "NobodyChecked"])
+@pytest.mark.parametrize("rule", ["RelayNotProved", "Unconfirmed", "StuckRollout", "NobodyChecked"])
 def test_a_rule_that_never_fires_fails_its_test(rule: str, tmp_path: object) -> None:
     folder = ROOT.__class__(str(tmp_path))
     broken = re.sub(rf"(alert: {rule}\n\s+expr: )", r"\1vector(1) == 0 and ", RULES.read_text())
