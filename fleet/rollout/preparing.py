@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from engine.facts import Ask, asked
 from engine.generations import History, Stored
 from engine.login import Unreachable
 from engine.resource import Resource
@@ -39,7 +40,8 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
 
     try:
         counts = verb is Verb.CHECK  # they end the host's lines, which are held back meanwhile
-        outcome = run(fleet, fleet.login(host), replace(job, plan=plan), counts=counts)
+        ask = asked(job.ask, Ask(history=True))
+        outcome = run(fleet, fleet.login(host), replace(job, plan=plan, ask=ask), counts=counts)
     except (Interrupted, Stopped):
         raise
     except LeftWithdrawn as error:
