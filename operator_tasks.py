@@ -48,8 +48,8 @@ def derpmap(_: Context, site="", push=False, diff=False, json=False):
 def official(_: Context, host=None, take=None, from_="", site="", json=False):
     """Show Tailscale's own regions and how far they are, from here and from each host.
 
-    --take pins a choice in a file beside the site file, as the regions are now. A deploy puts them
-    into headscale's map, and takes those out that are no longer chosen. It fetches nothing.
+    --take pins a choice beside the site file, as the regions are now. A deploy puts them into the
+    map where clients have not all of them, and takes others of them out. It fetches nothing.
 
     Examples:
       invoke official

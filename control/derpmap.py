@@ -50,12 +50,13 @@ def by_id(site: Site) -> list[tuple[str, Host]]:
 
 
 def derpmap(site: Site, *, pins: Pins | None = None) -> dict[str, Any]:
-    """Return the site as a tailcfg.DERPMap, ready for json.dumps."""
+    """Return the site as a tailcfg.DERPMap, with the official regions it takes, for json.dumps."""
+    omit = site.derpmap.omit_default_regions
+    chosen = site.official.chosen if site.official and omit else {}  # else clients have all of them
     return {
-        "OmitDefaultRegions": site.derpmap.omit_default_regions,
-        "Regions": {
-            str(host.region.id): region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)
-        },
+        "OmitDefaultRegions": omit,
+        "Regions": {str(id): taken.tailcfg() for id, taken in chosen.items()}
+        | {str(host.region.id): region(host, pin=(pins or {}).get(name)) for name, host in by_id(site)},
     }
 
 

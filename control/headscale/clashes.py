@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from control import official
 from control.regions import Region, Regions, called, clash, hostnames, refusal
 from inventory.model import Host, Site
 
@@ -23,6 +24,13 @@ class Maps:
             for other_id, region in regions.items():
                 if region is not None and (path, other_id) != (self.path, id):
                     yield path, other_id, region
+
+
+def present(maps: Maps) -> Iterator[official.Other]:
+    """Yield every region, for the official ones that go into the map file."""
+    yield from official.present(maps.path, maps.regions, here=True)
+    for path, regions in maps.elsewhere.items():
+        yield from official.present(path, regions, here=False)
 
 
 def taken(site: Site, maps: Maps, host: Host) -> Iterator[str]:

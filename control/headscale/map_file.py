@@ -12,15 +12,15 @@ from difflib import unified_diff
 from functools import partial
 from typing import cast
 
+from control import official
 from control.contract import Look, Reach, Withdrawal
 from control.derpmap import Pins, missing_pin, yaml_official, yaml_region
-from control.headscale import official
-from control.headscale.clashes import Maps, lost, taken
+from control.headscale.clashes import Maps, lost, present, taken
 from control.headscale.facts import HeadscaleRefused
 from control.headscale.merge import merge
 from control.headscale.reader import BadMap, parse_map
 from control.regions import Regions, renumbered
-from control.sentences import with_certificates
+from control.sentences import has_former_id, with_certificates
 from control.served import Unknown
 from inventory.control_servers import MapFile
 from inventory.model import Host, Site
@@ -77,6 +77,8 @@ class MapFileServer:
         else:
             codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
             self.reach.report.line(NAME, "ok", f"{self._path} has {codes}")
+        for id, host in self._former(self._regions(self._text())).items():
+            self.reach.report.line(NAME, "", has_former_id(host, id))
 
     def not_proved(self, host: Host) -> None:
         """Show that the host's region stays in the file."""
@@ -129,7 +131,7 @@ class MapFileServer:
         reasons = [
             *(reason for host in put for reason in (*taken(self.site, maps, host), missing_pin(host, pins))),
             *(reason for host in (*put, *gone) for reason in lost(maps, host)),
-            *official.refusals(self.site, maps),
+            *official.refusals(self.site, [*present(maps)]),
         ]
         if found := [*filter(None, reasons)]:
             raise _refused("\n".join(found))
@@ -150,11 +152,14 @@ class MapFileServer:
 
     def _ids(self, regions: Regions, host: Host) -> list[int]:
         """Return the ids of the host's regions in the file, the present one and former ones."""
-        former = renumbered(regions, tuple(self.site.hosts.values()))
         return [
             *([host.region.id] if host.region.id in regions else []),
-            *(id for id, one in former.items() if one.name == host.name),
+            *(id for id, one in self._former(regions).items() if one.name == host.name),
         ]
+
+    def _former(self, regions: Regions) -> dict[int, Host]:
+        """Return the site's hosts by former ids that the file has."""
+        return renumbered(regions, tuple(self.site.hosts.values()))
 
     def _show(self, status: str, before: str, after: str) -> None:
         report, path = self.reach.report, self._path

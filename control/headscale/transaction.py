@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
+from control import official
 from control.derpmap import Pins, missing_pin, yaml_official, yaml_region
-from control.headscale import official
-from control.headscale.clashes import lost, taken
+from control.headscale.clashes import lost, present, taken
 from control.headscale.config import BadConfig, with_path
 from control.headscale.facts import STRICT_SINCE, VERIFY_SINCE, HeadscaleFacts, HeadscaleRefused, read_facts
 from control.headscale.merge import merge, plan_registration
 from control.headscale.pages import served_regions
 from control.headscale.reader import BadMap
+from control.official import Other
 from control.regions import Region, called, hostnames, renumbered
 from engine.facts import Facts, FileFact
 from engine.health import Http
@@ -154,14 +155,14 @@ def refusals(
     headscale = seen.headscale
     if seen.unit.get("LoadState") == "not-found":
         yield f"There is no unit {headscale.unit} on the headscale host: set headscale.unit in the site file."
-    present = {host.name for host in withdrawn if host.region == site.hosts[host.name].region}
-    if twice := {host.name for host in proved} & present:
+    registered = {host.name for host in withdrawn if host.region == site.hosts[host.name].region}
+    if twice := {host.name for host in proved} & registered:
         yield f"{', '.join(sorted(twice))} cannot be registered and withdrawn at once."
     for host in proved:
         yield from _clashes(site, seen, host)
         if problem := missing_pin(host, pins):
             yield problem
-    yield from official.refusals(site, seen.maps, seen.config.embedded)
+    yield from official.refusals(site, [*present(seen.maps), *_embedded(seen)])
     yield from _clashes_as_served(site, seen, served_regions(facts), proved)
     for host in (*proved, *withdrawn):
         yield from lost(seen.maps, host)
@@ -170,6 +171,11 @@ def refusals(
     others = seen.config.urls or seen.config.embedded or any(seen.elsewhere.values()) or seen.unseen
     if gone and not left and not others:
         yield "No region would be left, and headscale does not start with none: register another relay first."
+
+
+def _embedded(seen: HeadscaleFacts) -> Iterator[Other]:
+    if relay := seen.config.embedded:
+        yield Other("headscale's own relay (derp.server)", relay.id, relay.code)
 
 
 def _clashes(site: Site, seen: HeadscaleFacts, host: Host) -> Iterator[str]:

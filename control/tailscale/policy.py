@@ -1,8 +1,8 @@
 """Our regions in a tailnet's policy. Pure.
 
-The policy is HuJSON that people write. Only the entries of our regions under derpMap.Regions change
-in it, and derpMap.OmitDefaultRegions, which is only ever set to true. Nothing of it is set to null:
-that would take a region of Tailscale away.
+The policy is HuJSON that people write. Only derpMap changes in it: under Regions the entries of our
+regions and of the official ones that were chosen, and OmitDefaultRegions, which is only ever set to
+true. Nothing of it is set to null: that would take a region of Tailscale away.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from control import official
 from control.derpmap import Pins, lower, missing_pin, region
 from control.hujson import NotHujson, Value, duplicates, parse
 from control.hujson_text import put, remove
@@ -100,6 +101,18 @@ def with_regions(policy: Policy, hosts: Sequence[Host], *, omit: bool, pins: Pin
     return read_policy(text)
 
 
+def with_official(policy: Policy, site: Site) -> Policy:
+    """Return the policy with the official regions that the site takes, and without its former ones.
+
+    None is added to a policy that leaves Tailscale's own in the map: clients have all of them.
+    """
+    text = policy.text
+    chosen = site.official.chosen if site.official and policy.omits_default else {}
+    for id, taken in chosen.items():
+        text = put(text, (_MAP, _REGIONS, str(id)), taken.tailcfg())
+    return without_regions(read_policy(text), official.left_out(site, policy.regions))
+
+
 def without_regions(policy: Policy, ids: Collection[int]) -> Policy:
     """Return the policy without these regions."""
     text = policy.text
@@ -121,6 +134,7 @@ def refusals(policy: Policy, site: Site, hosts: Sequence[Host], pins: Pins, wher
     """Yield the reasons why these hosts' regions may not enter the policy, each a sentence."""
     ours = {host.region.id for host in site.hosts.values()}
     others = {id: region for id, region in policy.regions.items() if region and id not in ours}
+    yield from official.refusals(site, [*official.present(where, policy.regions, here=True)])
     for host in hosts:
         yield missing_pin(host, pins)
         yield not_ours(policy, host, where)

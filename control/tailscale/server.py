@@ -21,6 +21,7 @@ from control.tailscale.policy import (
     refusals,
     regions_of,
     too_few_left,
+    with_official,
     with_regions,
     without_regions,
 )
@@ -142,7 +143,8 @@ class TailscaleServer:
         """Return the policy with these regions. Raises PolicyRefused."""
         pins = self.reach.pins(proved)
         self._refuse(refusals(policy, self.site, proved, pins, self.where))
-        after = with_regions(policy, proved, omit=self.site.derpmap.omit_default_regions, pins=pins)
+        ours = with_regions(policy, proved, omit=self.site.derpmap.omit_default_regions, pins=pins)
+        after = with_official(ours, self.site)
         proved_names = {host.name for host in (*proved, *all_proved)}
         dead = {host.region.id for host in self.site.hosts.values() if host.name not in proved_names}
         self._refuse([too_few_left(after, dead, self.where)])

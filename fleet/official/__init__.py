@@ -116,6 +116,6 @@ def _say_what_follows(fleet: Fleet, found: Official) -> None:
     codes = ", ".join(region.code for region in found.chosen.values()) or "no region"
     fleet.report.say(
         f"{codes}: pinned in {file_of(fleet.site.path)}, as the map is now. The next deploy puts this into "
-        "headscale's map, and invoke check shows the difference. Tailscale's own control server has all of "
-        "these regions already."
+        "the map, and invoke check shows the difference. A tailnet's policy gets them only if it leaves "
+        "Tailscale's own regions out (derpmap.omit_default_regions): else its nodes have all of them."
     )

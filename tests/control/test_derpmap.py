@@ -11,6 +11,8 @@ from control.yaml_text import plain
 from inventory.document import compose
 from inventory.model import Site
 from inventory.site_file import compile_site
+from tests.control.tailscale.policies import site as policy_site
+from tests.control.tailscale.policies import taking
 
 SITE = """\
 hosts:
@@ -41,6 +43,13 @@ def site_of(text, tmp_path):
 @pytest.fixture
 def site(tmp_path):
     return site_of(SITE, tmp_path)
+
+
+def test_official_regions_are_in_it_where_clients_have_no_others() -> None:
+    assert derpmap(taking(policy_site(), 4))["Regions"].keys() == {"900", "901"}
+    alone = derpmap(taking(policy_site(omit=True), 4))
+    assert alone["Regions"].keys() == {"4", "900", "901"}
+    assert alone["Regions"]["4"]["RegionCode"] == "fra"
 
 
 def test_the_map_in_tailcfgs_own_names(site):

@@ -193,6 +193,15 @@ def test_two_commands_lose_no_change_of_each_other(desk: Desk) -> None:
     assert desk.text.count("# one\n") == desk.text.count("# two\n") == 20
 
 
+def test_a_former_id_is_named(desk: Desk) -> None:
+    server = control_server(desk.fleet)
+    server.register([desk.hosts["hk1"]], all_proved=[])
+    desk.path.write_text(desk.text.replace("900", "905"))
+    server.register([desk.hosts["hk1"]], all_proved=[])
+    assert parse_map(desk.text).keys() == {900, 905, 910}
+    assert "hk1 is in the map as region 905, too" in desk.shown.getvalue()
+
+
 def test_machines_get_the_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "derp.yaml"
     path.write_text(THEIRS)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ import yaml
 from lab import existing_site
 from lab.client import LabClient
 from lab.process import wait_for
+from lab.topology import DNS_AT
 from roles import paths
 from tests.control.tailscale.policies import POLICY
 from tests.e2e.desk import CHECKOUT, Desk
 from tests.e2e.observations import words
 from tests.e2e.steps import exchange, have_both_regions, meet, rung, served_leaf, settled
+from tests.support.official import region
 from tests.support.tailscale_api import TAILNET, WRITES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
@@ -242,6 +245,52 @@ def test_a_tailnets_policy(desk: Desk, edited: Edit, api: str, tmp_path: Path) -
     assert (gone.code, policy.read_text()) == (0, POLICY), gone.why()
     assert desk.invoke("deploy", "--host", "hk1", env=key).code == 0
     assert '"901"' in policy.read_text()
+
+
+@pytest.fixture
+def behind_delays(desk: Desk) -> Iterator[Callable[[str], int]]:
+    """`behind_delays("50ms")` puts hk1's STUN at such a distance. Its port on the controller."""
+    with ExitStack() as stack:
+
+        def make(rtt: str) -> int:
+            listen = f"{desk.stage.topology.address(DNS_AT)}:0"
+            to = f"{desk.stage.topology.ipv4('hk1')}:3478"
+            argv = [*desk.stage.enter_in("controller"), sys.executable, "-m", "lab.delay", "--udp"]
+            proxy = stack.enter_context(
+                subprocess.Popen(
+                    [*argv, "--listen", listen, "--to", to, "--rtt", rtt],
+                    cwd=CHECKOUT, stdout=subprocess.PIPE, text=True,
+                )
+            )  # fmt: skip
+            stack.callback(proxy.terminate)
+            assert proxy.stdout
+            return int(json.loads(proxy.stdout.readline())["listening"].rpartition(":")[2])
+
+        yield make
+
+
+def test_official_regions_are_listed_by_distance(
+    desk: Desk, behind_delays: Callable[[str], int], tmp_path: Path
+) -> None:
+    here, hk1 = str(desk.stage.topology.address(DNS_AT)), str(desk.stage.topology.ipv4("hk1"))
+    regions = [
+        region(1, "far", "far.example", ipv4=here, stun=behind_delays("90ms")),
+        region(2, "mid", "mid.example", ipv4=here, stun=behind_delays("40ms")),
+        region(3, "dead", "dead.example", ipv4=here, stun=9),
+        region(4, "near", "near.example", ipv4=hk1),
+    ]
+    map = tmp_path / "map.json"
+    map.write_text(json.dumps({"Regions": {str(each["RegionID"]): each for each in regions}}))
+    ran = desk.invoke("official", "--host", "hk1", "--from", str(map), "--take", "mid")
+    assert ran.code == 0, ran.why()
+    choice = desk.stage.site_file.with_suffix(".official.json")
+    assert json.loads(choice.read_text())["taken"] == [2]
+    choice.unlink()
+    rows = ran.of("official")
+    assert [row["code"] for row in rows] == ["near", "mid", "far", "dead"]
+    for place in ("controller", "hk1"):
+        near, mid, far, dead = (row["ms"][place] for row in rows)
+        assert near < 40 <= mid < 90 <= far and dead is None
 
 
 def test_a_host_with_sites_of_others(desk: Desk) -> None:

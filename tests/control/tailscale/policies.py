@@ -8,7 +8,9 @@ from typing import Any
 from control.derpmap import region
 from inventory.control_servers import OauthClient, Tailscale
 from inventory.model import Host, Site
+from inventory.official import Official
 from tests.control.test_headscale import site_of
+from tests.support.official import pinned
 
 POLICY = """\
 // The policy of our tailnet. Ask Ann before you change it.
@@ -45,6 +47,11 @@ def site(*, omit: bool = False, oauth: bool = False, **settings: Any) -> Site:
             "derpmap": made.derpmap.model_copy(update={"omit_default_regions": omit}),
         }
     )
+
+
+def taking(of: Site, *ids: int) -> Site:
+    """Return the site with these official regions."""
+    return of.model_copy(update={"official": Official.model_validate(pinned(*ids))})
 
 
 def hosts(of: Site, *names: str) -> list[Host]:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from control.hujson import NotHujson
+from control.regions import hostnames
 from control.tailscale import policy as pure
-from control.tailscale.policy import read_policy, regions_of, too_few_left, with_regions, without_regions
+from control.tailscale.policy import (
+    read_policy,
+    regions_of,
+    too_few_left,
+    with_official,
+    with_regions,
+    without_regions,
+)
 from tests.control.tailscale.policies import (
     BARE,
     POLICY,
@@ -15,7 +23,9 @@ from tests.control.tailscale.policies import (
     policy_with,
     site,
     strangers,
+    taking,
 )
+from tests.support.official import FRA
 
 SITE = site()
 WHERE = "the policy of example.com"
@@ -116,6 +126,41 @@ def test_clients_need_two_live_regions_when_they_have_no_others() -> None:
     assert "only region 900 that is live. They need 2" in alone
     empty = policy_with({**both[0], "Nodes": []}, omit=True)
     assert "with no region that is live" in too_few_left(read_policy(empty), (), WHERE)
+
+
+def test_chosen_official_regions_enter_where_clients_have_no_others() -> None:
+    before = read_policy(POLICY.replace('"DerpMap": {', '"DerpMap": {"OmitDefaultRegions": true,'))
+    after = with_official(before, taking(SITE, 4, 7))
+    assert list(after.regions) == [12, 950, 4, 7]
+    assert hostnames(after.regions[4]) == hostnames(read_policy(policy_with(FRA)).regions[4])
+    assert with_official(after, taking(SITE, 4, 7)).text == after.text
+    assert list(with_official(after, taking(SITE, 7)).regions) == [12, 950, 7]
+    assert with_official(after, taking(SITE)).text == before.text
+    assert with_official(after, SITE).text == after.text  # without a choice it is somebody else's
+    assert too_few_left(after, (), WHERE) == ""
+
+
+def test_none_enters_a_policy_that_has_all_of_them() -> None:
+    assert with_official(read_policy(POLICY), taking(SITE, 4)).text == POLICY
+    left = with_official(read_policy(policy_with(FRA)), taking(SITE))
+    assert left.regions == {}
+
+
+@pytest.mark.parametrize(
+    ("there", "who"),
+    [
+        ('{"4": null}', "region 4 (null)"),
+        ('{"4": {"RegionCode": "fra", "Nodes": [{"HostName": "a.ex"}]}}', "region 4 ('fra' at a.ex)"),
+        ('{"910": {"RegionCode": "fra", "Nodes": []}}', "region 910 ('fra' at )"),
+    ],
+)
+def test_what_is_in_the_way_of_an_official_region_is_named(there: str, who: str) -> None:
+    text = f'{{"derpMap": {{"Regions": {there}}}}}'
+    found = [*filter(None, pure.refusals(read_policy(text), taking(SITE, 4), [], {}, WHERE))]
+    assert found == [
+        f"The official region 4 (fra) is in the way of {who} in {WHERE}: take other regions "
+        "(invoke official --take CODE), or take that one out there."
+    ]
 
 
 def test_the_changes_are_named() -> None:

@@ -24,7 +24,16 @@ from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Certificate
 from inventory.secrets import SecretError
-from tests.control.tailscale.policies import BARE, POLICY, hosts, of_host, policy_with, site, strangers
+from tests.control.tailscale.policies import (
+    BARE,
+    POLICY,
+    hosts,
+    of_host,
+    policy_with,
+    site,
+    strangers,
+    taking,
+)
 from tests.support.tailscale_api import CLIENT_SECRET, READS, TAILNET, WRITES, Tailnet, tailnet
 
 
@@ -209,6 +218,17 @@ def test_too_few_regions_without_tailscales_own(new_desk: NewDesk) -> None:
     leaving = desk.server.withdrawal(desk.site.hosts["hk1"])
     with pytest.raises(PolicyRefused, match="was not changed"), leaving:
         raise AssertionError("the relay would be stopped")
+
+
+def test_official_regions_are_written_with_ours(new_desk: NewDesk) -> None:
+    desk = new_desk(BARE, omit=True)
+    desk.server.site = taking(desk.site, 4)
+    assert desk.server.check(hosts(desk.site, "hk1")) == 3
+    assert desk.register("hk1").document["regions"].keys() == {"4", "900"}  # two are left
+    assert desk.server.check(hosts(desk.site, "hk1")) == 0
+    desk.server.site = taking(desk.site)
+    assert "with only region 900 that is live" in desk.refused("hk1").why
+    assert desk.register("hk1", "sg1").document["regions"].keys() == {"900", "901"}
 
 
 def test_a_relay_is_withdrawn(new_desk: NewDesk) -> None:
