@@ -79,7 +79,7 @@ def parse(text: str) -> Pins:
             skipped.append(f"line {number}: {error}")
         else:
             entries += [entry] if entry else []
-    return Pins(tuple(entries), tuple(skipped))
+    return Pins(entries, skipped)
 
 
 def pin(text: str, name: str, key: PKey) -> str:

@@ -135,7 +135,7 @@ def cut_over(stage: Any, target: Target, work: Path, given: argparse.Namespace) 
     found = cut_overs(stage, target, rtt_s=given.rtt, folder=work, runs=given.runs)
     beyond = sorted(each.whole_s - each.restart_s for each in found)
     restart = max(each.restart_s for each in found)
-    words = f"{beyond[-1]:.2f} (best {beyond[0]:.2f}), and {restart:.2f} for the restart"
+    words = f"{beyond[-1]:.2f} (best {beyond[0]:.2f}), and up to {restart:.2f} for the restart"
     print(f"| derpfleet: a cut-over with its proof, beyond the restart | {words} |", flush=True)
     for tool, seconds in peers_s(stage, target, rtt_s=given.rtt, noops=2).items():
         print(f"| {tool}: nothing to do | {seconds:.2f} |", flush=True)
