@@ -31,12 +31,14 @@ class Ask:
     """A role's questions beyond the standard facts.
 
     `files`: globs of the files to read. `commands`: read-only commands to run, each by a name.
-    `tools`: the names of programs to look for.
+    `tools`: the names of programs to look for. `history`: the first `Session.history` costs no turn
+    of its own.
     """
 
     files: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    history: bool = False
 
 
 def asked(*parts: Ask) -> Ask:
@@ -44,7 +46,8 @@ def asked(*parts: Ask) -> Ask:
     files = dict.fromkeys(name for part in parts for name in part.files)
     commands = {name: argv for part in parts for name, argv in part.commands.items()}
     tools = dict.fromkeys(name for part in parts for name in part.tools)
-    return Ask(files=tuple(files), tools=tuple(tools), commands=commands)
+    history = any(part.history for part in parts)
+    return Ask(files=tuple(files), tools=tuple(tools), commands=commands, history=history)
 
 
 @dataclass(frozen=True, kw_only=True)

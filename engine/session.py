@@ -34,6 +34,7 @@ _NONSENSE = (
 _DISK_STEP = "check the host's disk: `df -h` (full?) and `dmesg` (errors?); then run the same command again"
 _RETRY_STEP = "run the same command again; if it fails in the same way, report it as a defect"
 
+_HISTORY = {"history": 1}
 _CONFIRM_PAUSE_S = 1.0
 _WITHIN_S = 60  # how long an armed plan waits for its proof, without a `hold`
 
@@ -77,9 +78,12 @@ class Session:
         try:
             first = {"hello": 1, "run": run_id, "who": self._who, "lock": lock, "fence": fence}
             self._send(first | _asked(ask))
+            if ask.history:
+                self._send(_HISTORY)
             hello = self._expect("hello")
             with self._sense():
                 self.facts, self.newest = _introduced(_unpacked(hello["z"]))
+            self._came_along = self._history() if ask.history else None
         except BaseException:
             self.close()
             raise
@@ -99,8 +103,13 @@ class Session:
         return self.facts
 
     def history(self) -> History:
-        """Return the host's generations. It costs one more turn."""
-        self._send({"history": 1})
+        """Return the host's generations. It costs one more turn, unless they came along."""
+        came, self._came_along = self._came_along, None
+        if came is None:
+            self._send(_HISTORY)
+        return came or self._history()
+
+    def _history(self) -> History:
         said = self._expect("history")
         with self._sense():
             return History.parse(_unpacked(said["z"]))
@@ -115,12 +124,12 @@ class Session:
         with self._sense():
             return said["number"], _unpacked(said["z"])
 
-    def note(self, line: Mapping[str, Any], *, begins: bool = False) -> None:
-        """Write a line to the ledger of the rollouts. `begins`: it is the first of a new one.
+    def note(self, *lines: Mapping[str, Any], begins: bool = False) -> None:
+        """Write lines to the ledger of the rollouts, in one turn. `begins`: they begin a new one.
 
         Raises Unreachable when the lease is lost.
         """
-        self._send({"note": dict(line), "begins": begins})
+        self._send({"note": [dict(line) for line in lines], "begins": begins})
         self._expect("noted")
 
     def apply(self, plan: Plan, *, arm: Mapping[str, Any] | None = None) -> Mapping[str, int]:

@@ -49,11 +49,13 @@ def status(
     *,
     html: Path | None = None,
     textfile: Path | None = None,
+    targets_file: Path | None = None,
     alert: bool = False,
 ) -> int:
     """Prove and ask all hosts at once, and show a table.
 
-    `html`, `textfile`: the page and the metrics to write, too. `alert`: tell the site's webhook.
+    `html`, `textfile`, `targets_file`: the page, the metrics, and what Prometheus can scrape, to
+    write, too. `alert`: tell the site's webhook.
     Returns the exit code: 0 when every host is proved, or stopped on purpose. Raises CannotWrite,
     CannotNotify.
     """
@@ -99,6 +101,10 @@ def status(
         fleet.report.say(f"page: {html}")
     if textfile is not None:
         write(textfile, prometheus.render(cards, made=datetime.now(UTC), rollout=last_progress(fleet) or ""))
+    if targets_file is not None:
+        write(targets_file, prometheus.scrape_targets(hosts))
+        if not any(host.metrics.allow for host in hosts):
+            fleet.report.warning("site", f"{targets_file} is empty: no host has metrics.allow")
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)

@@ -32,6 +32,7 @@ from inventory.choices import (
     combination_of_flavour,
 )
 from inventory.control_servers import ControlPart, Derpmap, MapFile, Paste, Tailscale
+from inventory.metrics_access import MetricsAccess
 from inventory.notify import Notify
 from inventory.official import Official
 from inventory.packages import PackageSupply
@@ -105,7 +106,7 @@ class Ports(Model):
     backend: Port = 81
     metrics: Port | None = Field(
         None,
-        description="loopback port of /metrics and /debug/, for every user of the host; "
+        description="port of /metrics and /debug/ on loopback, for every user of the host; "
         "without one they are on a socket for root",
     )
     challenge: Port = Field(8402, description="loopback port of certbot's answers, behind front: external")
@@ -288,12 +289,11 @@ class Host(Model):
     )
     ssh: Ssh = Ssh()
     ports: Ports = Ports()
+    metrics: MetricsAccess = MetricsAccess()
     flavour: FlavourName = Field(
         "python",
-        description=(
-            "short form of relay: python under systemd; or derper under docker (docker), systemd "
-            "(native) or supervisord (supervisord)"
-        ),
+        description="short form of relay: python under systemd; or derper under docker (docker), systemd "
+        "(native) or supervisord (supervisord)",
     )
     front: FrontName = Field("nginx", description="direct or none: the relay itself; nginx-stream: by name")
     external: External | None = None

@@ -74,6 +74,17 @@ def _ports_differ(host: Host) -> Iterator[Finding]:
         seen.setdefault(port, name)
 
 
+def _metrics_have_a_port(host: Host) -> Iterator[Finding]:
+    if not host.metrics.allow:
+        return
+    if not program_of(host).has_own_metrics:
+        words = "derper shows its metrics on loopback only: leave this out, or take our relay"
+        yield Finding("metrics.allow", words, ("relay", "flavour"))
+    elif host.ports.metrics is None:
+        words = "without ports.metrics the metrics are on a socket for root: give them a port, such as 9411"
+        yield Finding("metrics.allow", words, ("ports.metrics",))
+
+
 def _no_port_is_sshs(host: Host) -> Iterator[Finding]:
     for name, port in _tcp_ports(host).items():
         if port == (host.ssh.port or SSH_PORT):
@@ -233,6 +244,7 @@ _RULES_OF_OTHERS: tuple[Rule, ...] = (_address_is_one_hosts, _pin_is_given, _pla
 _RULES: tuple[Rule, ...] = (
     _ports_differ,
     _no_port_is_sshs,
+    _metrics_have_a_port,
     _address_is_one_hosts,
     _program_and_runner_fit,
     _derper_speaks_tls,

@@ -46,8 +46,8 @@ class Card:
 
     @property
     def since(self) -> str:
-        """Since when the relay is as it is now; "" without a history, and for a withdrawn one."""
-        has = self.past and self.state != "withdrawn"
+        """Since when the relay is as it is now; "" without a history, and for a stopped one."""
+        has = self.past and self.state != self.stopped
         return self.past[-1].since.strftime(TIME) if has else ""
 
     @property

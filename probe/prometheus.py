@@ -1,13 +1,17 @@
-"""The metrics of `invoke status`, for node_exporter's textfile collector. Data in, text out.
+"""The files of `invoke status` for Prometheus. Data in, text out.
 
-The form is Prometheus' text format 0.0.4.
+They are metrics for node_exporter's textfile collector, in Prometheus' text format 0.0.4, and the
+relays that can be scraped, as JSON for `file_sd_configs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from inventory.choices import flavour_name
+from inventory.model import Host
 from probe.page import Card
 from probe.proof import LADDER
 
@@ -48,6 +52,19 @@ def render(cards: Sequence[Card], *, made: datetime, rollout: str = "") -> str:
         for name, lines in samples.items()
         if lines
     )
+
+
+def scrape_targets(hosts: Iterable[Host]) -> str:
+    """Return the list of the relays that let others ask for their metrics, at their own names."""
+    found = [
+        {
+            "targets": [f"{host.domain}:{host.ports.metrics}"],
+            "labels": {"host": host.name, "region": host.region.code, "flavour": flavour_name(host)},
+        }
+        for host in hosts
+        if host.managed and host.metrics.allow
+    ]
+    return json.dumps(found, indent=1) + "\n"
 
 
 def _samples(card: Card) -> Iterator[tuple[str, str, float]]:

@@ -199,6 +199,11 @@ class Config:
         "address for /metrics and /debug/, worker n on its port + n; or unix:PATH, worker n on "
         "PATH.n, for root and the relay's user (empty: on -a, for direct loopback peers only)",
     )
+    metrics_allow: tuple[str, ...] = _list(
+        "metrics-allow",
+        "addresses or CIDRs that may ask -metrics-listen for /metrics, and the host itself; /debug/ is for "
+        "the host only then (empty: all who reach it)",
+    )
     front_check: str = _flag(
         "front-check",
         "",

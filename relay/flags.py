@@ -153,13 +153,15 @@ def _check_addresses(config: Config) -> None:
             config.front  # noqa: B018  raises
         except FlagError as e:
             raise FlagError(f"-front-check: {str(e).removeprefix('invalid server address: ')}") from None
-    for entry in config.trusted_proxies:
-        try:
-            ipaddress.ip_network(entry, strict=False)
-        except ValueError:
-            raise FlagError(
-                f"-trusted-proxies: {flag.quote(entry)} is neither an address nor a CIDR"
-            ) from None
+    for name, entries in (
+        ("trusted-proxies", config.trusted_proxies),
+        ("metrics-allow", config.metrics_allow),
+    ):
+        for entry in entries:
+            try:
+                ipaddress.ip_network(entry, strict=False)
+            except ValueError:
+                raise FlagError(f"-{name}: {flag.quote(entry)} is neither an address nor a CIDR") from None
     if config.proxy_protocol and not config.trusted_proxies:
         raise FlagError("-proxy-protocol needs -trusted-proxies: no other peer's PROXY header is believed")
 

@@ -25,6 +25,7 @@ from relay.core.reasons import Close, Refusal
 from relay.drain import drain
 from relay.golang.flag import split_host_port
 from relay.http import answers, http11
+from relay.http.proxy_header import Networks
 from relay.io.arrival import Arrival
 from relay.io.bootstrap_dns import BootstrapDns
 from relay.io.listen import ListeningSocket, open_tcp, open_udp, open_unix
@@ -250,7 +251,8 @@ class Relay:
             self.log.warning("no metrics of this worker alone; worker 0 has those of all", error=error)
         else:
             local = path or all(ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
-            self._listen(sockets, self._answer_local if local else self._answer_inside, proxied=False)
+            answer = self._answer_chosen if self.config.metrics_allow else self._answer_inside
+            self._listen(sockets, self._answer_local if local else answer, proxied=False)
 
     def _answer_worker(self, request: http11.Request, pages: http11.Pages) -> http11.Answer:
         page = self._parts.get(request.path)
@@ -260,6 +262,14 @@ class Relay:
         if pages.names_loopback(request):
             return self._answer_inside(request, also)
         return http11.error(403, "debug access denied: ask for 127.0.0.1 or localhost")
+
+    def _answer_chosen(self, request: http11.Request, also: http11.Pages) -> http11.Answer:
+        """Answer the chosen addresses about the metrics, and the host itself about everything."""
+        if pages.may_debug(request):
+            return self._answer_local(request, also)
+        if Networks(self.config.metrics_allow).have(request.peer) and request.path == "/metrics":
+            return self._answer_inside(request, also)
+        return http11.error(403, "/metrics is for the addresses of -metrics-allow, all else for this host")
 
     def _answer_inside(self, request: http11.Request, _pages: http11.Pages) -> http11.Answer:
         page = answers.find_page(self._inside, request.path)

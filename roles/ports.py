@@ -74,7 +74,7 @@ def _in_the_way(use: Use, facts: Facts, neighbours: Neighbours) -> list[Listener
         for listener in facts.listening
         if (listener.proto, listener.port) == (use.proto, use.port)
         and not neighbours.is_ours(listener)
-        and (use.public or _meets_loopback(listener))
+        and (use.public or use.sources or _meets_loopback(listener))
         and not (use.stops and listener.unit == use.stops)
         and not neighbours.shares(listener, use)
     ]

@@ -29,8 +29,9 @@ class Endpoint:
 class Use:
     """A port that the deployed host uses.
 
-    `key`: where the site file has it. `public`: on every address, else on loopback. `stops`: the
-    unit that has the port as well, and is stopped meanwhile.
+    `key`: where the site file has it. `public`: on every address, for everybody, else on loopback.
+    `sources`: the addresses that it is for, on every address as well. `stops`: the unit that has
+    the port as well, and is stopped meanwhile.
     """
 
     proto: str
@@ -39,6 +40,7 @@ class Use:
     purpose: str
     key: str
     public: bool = True
+    sources: tuple[str, ...] = ()
     stops: str | None = None
 
 
@@ -144,5 +146,7 @@ def _uses(host: Host) -> tuple[Use, ...]:
         found.append(Use("tcp", ports.challenge, "certbot", purpose, "ports.challenge", public=False))
     if program_of(host).has_own_metrics and ports.metrics is not None:
         purpose = "the relay is to serve its metrics"
-        found.append(Use("tcp", ports.metrics, "relay", purpose, "ports.metrics", public=False))
+        sources = tuple(map(str, host.metrics.allow))
+        place = ("tcp", ports.metrics, "relay", purpose, "ports.metrics")
+        found.append(Use(*place, public=False, sources=sources))
     return tuple(found)

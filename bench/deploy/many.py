@@ -18,25 +18,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.deploy.many_hosts import many_hosts
 from bench.deploy.stage import run_in_lab
-from bench.deploy.tools import Target, add_login, behind
+from bench.deploy.tools import Target, add_login
 from bench.deploy.wanted import RESET, write_contents
 from bench.environment import CACHE
 from inventory.checkout import CHECKOUT
-from lab.delay import Counts, parse_seconds
-from lab.delaying import delaying
-
-FIRST_PORT = 3001
-START = """
-mkdir -p /run/sshd
-for port in $(seq {first} {last}); do
-  systemd-run --quiet --unit=derpbench-sshd-$port --property=PrivateMounts=yes \\
-    --property="TemporaryFileSystem=/run/derpfleet:mode=0700 /var/lib/derpfleet:mode=0700" \\
-    /usr/sbin/sshd -D -o PidFile=none -p $port
-done
-while [ $(ss -Hltn | awk '{{print $4}}' | grep -cE '[.*0]:30[0-9][0-9]$') -lt {count} ]; do sleep 0.1; done
-"""
-STOP = "systemctl stop 'derpbench-sshd-*'\n"
+from lab.delay import ProxyCounts, parse_seconds
 
 
 def main() -> None:
@@ -45,7 +33,7 @@ def main() -> None:
         prog="python -m bench.deploy.many", description="a no-op on many hosts at once"
     )
     add_login(parser)
-    parser.add_argument("--hosts", type=int, default=50, help="at most 99")
+    parser.add_argument("--hosts", type=int, default=50)
     parser.add_argument("--rtt", type=parse_seconds, default=0.1)
     parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
@@ -64,21 +52,13 @@ def main() -> None:
     print("| " + " | ".join(heads) + " |\n|" + " --- |" * len(heads))
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ports = range(FIRST_PORT, FIRST_PORT + given.hosts)
-        subprocess.run(
-            [*target.ssh(), "sh"],
-            input=START.format(first=ports[0], last=ports[-1], count=given.hosts),
-            text=True,
-            check=True,
-        )
-        stack.callback(subprocess.run, [*target.ssh(), "sh"], input=STOP + RESET, text=True, check=False)
-        proxies = [stack.enter_context(delaying((target.address, port), rtt_s=given.rtt)) for port in ports]
-        logins = [behind(target, proxy.port, work / f"known_hosts-{proxy.port}") for proxy in proxies]
-        order = [[login.address, login.port, str(login.key), str(login.known_hosts)] for login in logins]
+        stack.callback(subprocess.run, [*target.ssh(), "sh"], input=RESET, text=True, check=False)
+        hosts = stack.enter_context(many_hosts(target, given.hosts, rtt_s=given.rtt, folder=work))
+        logins = hosts.logins
+        order = [[one.address, one.port, str(one.key), str(one.known_hosts)] for one in logins]
         controller = [sys.executable, "-m", "bench.deploy.controller"]
         for run in range(given.runs + 1):  # run 0 makes everything, on one host for all
-            for proxy in proxies:
-                proxy.counts(reset=True)
+            hosts.reset()
             done = subprocess.run(
                 [*controller, json.dumps(order if run else order[:1])],
                 cwd=CHECKOUT,
@@ -87,11 +67,11 @@ def main() -> None:
                 check=True,
             )
             if run:
-                cells = row(run, json.loads(done.stdout), [proxy.counts() for proxy in proxies])
+                cells = row(run, json.loads(done.stdout), hosts.counts())
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def row(run: int, cost: dict[str, Any], counts: list[Counts]) -> list[str]:
+def row(run: int, cost: dict[str, Any], counts: list[ProxyCounts]) -> list[str]:
     """Return the cells of one run's line. Raises RuntimeError when the no-op changed something."""
     if cost["changed"]:
         raise RuntimeError(f"a no-op changed {cost['changed']} resources")

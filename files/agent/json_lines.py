@@ -17,10 +17,15 @@ def read(path):
     return lines
 
 
-def append(path, line):
-    """Write a line, and wait until it is on disk."""
+def text(lines):
+    """Return the text of these lines."""
+    return "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+
+
+def append(path, lines):
+    """Write lines, and wait until they are on disk."""
     with open(path, "a") as file:
         # It begins a line, as a power cut may have taken the end of the last one.
-        file.write("\n%s\n" % json.dumps(line, sort_keys=True))
+        file.write("\n" + text(lines))
         file.flush()
         os.fsync(file.fileno())

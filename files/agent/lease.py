@@ -30,12 +30,12 @@ class Lease:
         """Return the lines of the site's last rollout."""
         return json_lines.read(self._ledger_path)
 
-    def note(self, line, begins):
-        """Write a line of the ledger to disk, or with `begins` the first one of a new ledger."""
+    def note(self, lines, begins):
+        """Write lines of the ledger to disk, or with `begins` those that begin a new ledger."""
         if begins:
-            write_text(self._ledger_path, json.dumps(line, sort_keys=True) + "\n")
+            write_text(self._ledger_path, json_lines.text(lines))
         else:
-            json_lines.append(self._ledger_path, line)
+            json_lines.append(self._ledger_path, lines)
 
 
 def overtaken(root, number, who):

@@ -27,7 +27,7 @@ It reads messages from standard input and writes events to standard output, one 
     {"lease": 1}                              ->
                                               <-     {"event": "leased", ...}
                                               or     {"event": "locked", ...}
-    {"note": {...}, "begins": false}          ->     (as often as needed)
+    {"note": [{...}, ...], "begins": false}   ->     (as often as needed)
                                               <-     {"event": "noted"}
 
 A plan with "arm": {"within_s": ..., ...} becomes a generation of the host, once it is confirmed.

@@ -28,10 +28,10 @@ class Unconfirmed:
             return
         subject, lines = subject_of(resource.spec), self._lines()
         if self._head not in lines:
-            json_lines.append(self.path, self._head)
+            json_lines.append(self.path, [self._head])
         if subject not in self._states(lines):
             line = {"subject": subject, "spec": resource.spec, "was": was, "paths": resource.touches()}
-            json_lines.append(self.path, line)
+            json_lines.append(self.path, [line])
 
     def _lines(self):
         return json_lines.read(self.path)

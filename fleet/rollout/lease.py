@@ -30,10 +30,10 @@ class RolloutLease:
         self._session, self._lock, self._ended = session, threading.Lock(), threading.Event()
         self.number, self.lines = session.lease()
 
-    def note(self, line: Mapping[str, Any], *, begins: bool = False) -> None:
-        """Write a line to the ledger beside the lease. Raises Unreachable when it is lost."""
+    def note(self, *lines: Mapping[str, Any], begins: bool = False) -> None:
+        """Write lines to the ledger beside the lease. Raises Unreachable when it is lost."""
         with self._lock:
-            self._session.note(line, begins=begins)
+            self._session.note(*lines, begins=begins)
 
     def keep(self) -> None:
         """Say something now and then, until the end."""

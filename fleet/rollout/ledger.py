@@ -49,18 +49,24 @@ class RolloutLedger:
         """Write the first line."""
         self._write({**asdict(self._head), "policy": self._head.policy.model_dump()}, begins=True)
 
-    def note(self, event: RolloutEvent) -> None:
-        """Write an event. Raises Unreachable when the lease is lost, CacheError."""
-        said = {one.name: getattr(event, one.name) for one in fields(event)}
-        line = {name: value for name, value in said.items() if value not in ("", 0, ())}
-        self._write({"at": round(time.time(), 3), **line}, begins=False)
+    def note(self, events: Sequence[RolloutEvent]) -> None:
+        """Write events. Raises Unreachable when the lease is lost, CacheError."""
+        self._write(*map(_line, events), begins=False)
 
-    def _write(self, line: Mapping[str, Any], *, begins: bool) -> None:
-        self._lease.note(line, begins=begins)
+    def _write(self, *lines: Mapping[str, Any], begins: bool) -> None:
+        self._lease.note(*lines, begins=begins)
         with cache.access_to(self._folder):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(handle, "w") as file:
-                file.write(json.dumps(line, sort_keys=True) + "\n")
+                file.writelines(json.dumps(line, sort_keys=True) + "\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _line(event: RolloutEvent) -> dict[str, Any]:
+    """Return the line of an event, without what it leaves empty."""
+    said = {one.name: getattr(event, one.name) for one in fields(event)}
+    return {"at": round(time.time(), 3)} | {
+        name: value for name, value in said.items() if value not in ("", 0, ())
+    }

@@ -15,6 +15,7 @@ from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
 from fleet.rollout import hooks, show
 from fleet.rollout.ledger import RolloutLedger
+from fleet.shared import past
 from fleet.shared.confirm import ROLLOUT, about, as_kept
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
@@ -43,6 +44,7 @@ class UnderWay:
     proofs: dict[str, Proof] = field(default_factory=dict)
     _as_is: dict[str, tuple[Host, str]] = field(default_factory=dict)
     _proved: dict[str, float] = field(default_factory=dict)
+    _happened: list[RolloutEvent] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -51,14 +53,22 @@ class UnderWay:
         return self.head.rollout
 
     def take(self, event: RolloutEvent) -> None:
-        """Take an event in, once it is in the ledger. Raises Unreachable when the lease is lost."""
+        """Take an event in, once it is in the ledger. Raises Unreachable when the lease is lost.
+
+        A line of the ledger costs a turn. So what happens during one is written together: else two
+        hundred hosts that are prepared at once would wait for each other.
+        """
+        self._happened.append(event)
         with self._lock:
-            if self.ledger:
-                self.ledger.note(event)
-            before, self.state = self.state, step(self.state, event)
-            after = self.state
-        show.changes(self.fleet.report, self.id, before, after, event)
-        for number in waves_over(before, after):
+            events, self._happened = self._happened, []  # none when another thread took it in
+            if self.ledger and events:
+                self.ledger.note(events)
+            over = list[tuple[Rollout, int]]()
+            for one in events:
+                before, self.state = self.state, step(self.state, one)
+                show.changes(self.fleet.report, self.id, before, self.state, one)
+                over += [(self.state, number) for number in waves_over(before, self.state)]
+        for after, number in over:
             words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, number)}
             hooks.tell(self.fleet, after.policy.hooks.after_wave, words)
 
@@ -114,10 +124,12 @@ class UnderWay:
         return sorted(found, key=lambda one: -self._proved.get(one.name, 0.0))[:_CONTROLS]
 
     def climbed(self, hosts: Sequence[Host]) -> list[Proof]:
-        """Return the proofs of these relays as they are now, without showing them."""
+        """Return the proofs of these relays as they are now. They are kept, and not shown."""
         looks = [self._now(host) for host in hosts]
         wanted = [one for then, derper in looks for one in targets(self.fleet, [then], derper=derper)]
         proofs, now = climb(self.fleet, [then for then, _ in looks], wanted), time.monotonic()
+        for host, proof in zip(hosts, proofs, strict=True):
+            past.add(self.fleet, host.name, proof)
         self._proved |= {host.name: now for host, proof in zip(hosts, proofs, strict=True) if proof.ok}
         return proofs
 

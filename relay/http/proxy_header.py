@@ -43,24 +43,35 @@ class ProxyHeader:
     source: tuple[str, int] | None
 
 
-class TrustedProxies:
-    """The peers that are believed about a client's address: addresses and CIDRs.
+class Networks:
+    """Addresses and CIDRs. Raises ValueError for anything else."""
 
-    `send_header`: their connections begin with a PROXY header. Raises ValueError for anything else.
-    """
-
-    def __init__(self, networks: Iterable[str], *, send_header: bool = False) -> None:
-        self.send_header = send_header
+    def __init__(self, networks: Iterable[str]) -> None:
         self._networks: list[IPv4Network | IPv6Network]
         self._networks = [ip_network(text, strict=False) for text in networks]
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
-    def trusts(self, address: str) -> bool:
-        """Whether this peer is one of them; IPv4 in IPv6 counts as IPv4."""
+    def have(self, address: str) -> bool:
+        """Whether this address is one of them; IPv4 in IPv6 counts as IPv4."""
         parsed = _parse_address(address)
         return parsed is not None and any(parsed in network for network in self._networks)
+
+
+class TrustedProxies(Networks):
+    """The peers that are believed about a client's address.
+
+    `send_header`: their connections begin with a PROXY header.
+    """
+
+    def __init__(self, networks: Iterable[str], *, send_header: bool = False) -> None:
+        super().__init__(networks)
+        self.send_header = send_header
+
+    def trusts(self, address: str) -> bool:
+        """Whether this peer is one of them."""
+        return self.have(address)
 
     def client_of(self, peer: str, forwarded_for: Iterable[str]) -> str:
         """Return the client's address, given the TCP peer's and the X-Forwarded-For headers.

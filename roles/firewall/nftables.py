@@ -77,7 +77,18 @@ def _rules(host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> 
         limited=sorted(use.port for use in uses if use.proto == "tcp"),
         rate=max(1, most // _SHARE_A_SECOND),
         burst=most,
+        for_some=_for_some(wiring),
     )
+
+
+def _for_some(wiring: Wiring) -> list[tuple[str, str, int, list[str]]]:
+    """Return (family, protocol, port, sources) of each port that is open for some addresses."""
+    found = []
+    for use in wiring.uses:
+        for family, is_six in (("ip", False), ("ip6", True)):
+            if sources := [each for each in use.sources if (":" in each) is is_six]:
+                found.append((family, use.proto, use.port, sources))
+    return found
 
 
 def _tracking(wiring: Wiring, facts: Facts) -> tracking.Tracking:

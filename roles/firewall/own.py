@@ -15,8 +15,8 @@ from engine.resource import OpenPorts, Resource
 from inventory.choices import FirewallModeName
 from inventory.model import Host
 from roles import paths
-from roles.contract import Neighbours, after, nothing
-from roles.wiring import Wiring
+from roles.contract import Neighbours, after
+from roles.wiring import Use, Wiring
 
 NOTES = Ask(files=(f"{paths.AGENT}/opened-*",))
 """The agent's notes of ports that are open in such a firewall."""
@@ -28,7 +28,8 @@ class HostsOwn:
 
     `name`: as in the site file. `ASK`: the facts that `is_in_charge` needs. `is_in_charge`: whether
     it decides now which packets come in. The commands for people: `stop` takes it out of charge,
-    `allow_ssh` lets a port in that is in the braces, `start` puts it in charge.
+    `allow_ssh` lets a port in that is in the braces, `allow_from` lets a source in, `start` puts it
+    in charge.
     """
 
     name: FirewallModeName
@@ -36,9 +37,8 @@ class HostsOwn:
     is_in_charge: Callable[[Facts], bool]
     stop: str
     allow_ssh: str
+    allow_from: str
     start: str
-
-    warnings = staticmethod(nothing)  # it closes no port for us
 
     def resources(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[Resource]:
         """Return the opening of the relay's public ports and the site file's.
@@ -57,6 +57,20 @@ class HostsOwn:
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the removal of all that we may have opened, after `needs`."""
         return after(needs, [OpenPorts(through=self.name)])
+
+    def warnings(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
+        """Return a sentence for a port that is for some addresses only, which we do not open."""
+        return [
+            f"{use.key} of {host.name} is for {', '.join(use.sources)} only, and derpfleet opens no port of "
+            f"{self.name} for some addresses: if it is closed there, run on the host: "
+            + " && ".join(self._allowed(use, source) for source in use.sources)
+            for use in wiring.uses
+            if use.sources
+        ]
+
+    def _allowed(self, use: Use, source: str) -> str:
+        family = "ipv6" if ":" in source else "ipv4"
+        return self.allow_from.format(source=source, family=family, port=use.port, proto=use.proto)
 
     def refusals(self, host: Host, wiring: Wiring, facts: Facts, neighbours: Neighbours) -> list[str]:
         """Return a sentence if it is not in charge, and for each protocol that has no port."""
@@ -108,6 +122,7 @@ FIREWALLS = (
         is_in_charge=_ufw_is_enabled,
         stop="ufw disable",
         allow_ssh="ufw allow {}/tcp",
+        allow_from="ufw allow from {source} to any port {port} proto {proto}",
         start="ufw --force enable",
     ),
     HostsOwn(
@@ -116,6 +131,10 @@ FIREWALLS = (
         is_in_charge=_firewalld_runs,
         stop="systemctl disable --now firewalld",
         allow_ssh="firewall-offline-cmd --add-port={}/tcp",
+        allow_from=(
+            "for more in '' --permanent; do firewall-cmd $more --add-rich-rule='rule family={family} "
+            "source address={source} port port={port} protocol={proto} accept'; done"
+        ),
         start="systemctl enable --now firewalld",
     ),
 )

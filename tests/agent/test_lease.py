@@ -37,11 +37,11 @@ def test_each_lease_has_a_higher_number_and_the_ledger_of_the_last(on_stage: OnS
         number, lines = session.lease()
         assert (number >= int(time.time()) - 60, lines) == (True, [])
         session.note({"rollout": "a"}, begins=True)
-        session.note({"kind": "prepared", "host": "hk1"})
+        session.note({"kind": "prepared", "host": "hk1"}, {"kind": "prepared", "host": "sg1"})
 
     holding(agent, begin)
     number, lines = leased(agent)
-    assert lines == [{"rollout": "a"}, {"kind": "prepared", "host": "hk1"}]
+    assert lines == [{"rollout": "a"}, *({"kind": "prepared", "host": name} for name in ("hk1", "sg1"))]
     holding(agent, lambda session: (session.lease(), session.note({"rollout": "b"}, begins=True)))
     again, lines = leased(agent)
     assert again > number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,15 +62,16 @@ class Desk:
         lease: Any = type("Held", (), {"lines": list(self.lines), "number": self.number, "note": self.note})
         yield lease
 
-    def note(self, line: Mapping[str, Any], *, begins: bool = False) -> None:
+    def note(self, *lines: Mapping[str, Any], begins: bool = False) -> None:
         if self.lost:
             raise Unreachable("the connection was lost")
         if begins:
             self.lines.clear()
-        if len(self.lines) == self.kill_at:
-            self.kill_at = -1
-            raise Killed
-        self.lines.append(json.loads(json.dumps(line)))
+        for line in lines:
+            if len(self.lines) == self.kill_at:
+                self.kill_at = -1
+                raise Killed
+            self.lines.append(json.loads(json.dumps(line)))
 
     def one(self, kind: ActionKind) -> Any:
         return lambda under_way, host: self.several(kind)(under_way, [host])
@@ -249,6 +251,22 @@ def test_its_events_are_as_described(desk_of: Any, capsys: pytest.CaptureFixture
 
 def options(**more: Any) -> RolloutOptions:
     return RolloutOptions(keys=more.pop("keys", {}), head={}, **more)
+
+
+def test_what_happens_while_the_ledger_is_written_is_one_turn(desk_of: Any) -> None:
+    """Two hundred hosts that are prepared at once do not wait for each other's line."""
+    desk, turns = desk_of(fleet_of(60)), list[int]()
+    slow = desk.note
+
+    def note(*lines: Mapping[str, Any], begins: bool = False) -> None:
+        turns.append(sum(line.get("kind") == EventKind.PREPARED for line in lines))
+        time.sleep(0.02)
+        slow(*lines, begins=begins)
+
+    desk.note = note
+    assert desk.begin(RolloutPolicy(waves=("rest",), soak_s=0)) == 0
+    assert sum(turns) == 60
+    assert sum(map(bool, turns)) < 20
 
 
 def test_an_option_wins_over_the_site_file() -> None:

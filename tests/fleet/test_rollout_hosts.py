@@ -21,8 +21,10 @@ from engine.rollout.state import EventKind, HostState, RolloutEvent
 from engine.run import Failure, Outcome, Verb
 from engine.session import Locked
 from fleet.rollout import cutting, preparing
+from fleet.rollout import under_way as rollout_under_way
 from fleet.rollout.ledger import new_head
 from fleet.rollout.under_way import UnderWay
+from fleet.shared import past
 from fleet.shared.confirm import ROLLOUT, STUCK, TAKEN_BACK, UNDECIDED
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn
@@ -288,6 +290,15 @@ def test_without_another_proved_relay_nothing_is_begun(
     monkeypatch.setattr(UnderWay, "climbed", lambda _, hosts: [proof(one.name, ok=False) for one in hosts])
     event = cutting.cut_over(waiting, waiting.host("hk1"))
     assert (event.kind, "no other relay is proved" in event.why) == (EventKind.INCONCLUSIVE, True)
+
+
+def test_each_proof_of_a_rollout_is_kept(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [proof("hk1", ok=True), proof("sg1", ok=False)]
+    monkeypatch.setattr(rollout_under_way, "climb", lambda *_: made)
+    monkeypatch.setattr(rollout_under_way, "targets", lambda *_, **__: [])
+    assert waiting.climbed([waiting.host("hk1"), waiting.host("sg1")]) == made
+    kept = [past.entries(waiting.fleet, name) for name in ("hk1", "sg1")]
+    assert [[one.ok for one in found] for found in kept] == [[True], [False]]
 
 
 def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, *, back: bool) -> EventKind:

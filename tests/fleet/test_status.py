@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from fleet.shared import past
 from fleet.shared.errors import CannotWrite
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_status import HostStatus
-from inventory.model import Host
+from inventory.metrics_access import MetricsAccess
+from inventory.model import Host, Ports
 from probe.alerts import Alert, Seen
 from probe.target import Target
 from roles.relay import OutOfService
@@ -94,6 +96,20 @@ def test_the_metrics_replace_the_former_ones_as_a_whole(world: World, tmp_path: 
     assert 'derpfleet_proved{host="sg1",region="sg"} 0' in path.read_text()
     assert 'derpfleet_rollout_state{state="silent"} 1' in path.read_text()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["derpfleet.prom", "runs"]
+
+
+def test_what_prometheus_can_scrape(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "targets.json"
+    world.status(targets_file=path)
+    assert json.loads(path.read_text()) == []
+    assert "no host has metrics.allow" in world.shown.getvalue()
+    access = {"ports": Ports(metrics=9411), "metrics": MetricsAccess(allow=("100.64.0.0/10",))}
+    world.hosts = [
+        host.model_copy(update=access if host.name == "hk1" else {}) for host in world.hosts
+    ]
+    world.status(targets_file=path)
+    labels = {"host": "hk1", "region": "hk", "flavour": "python"}
+    assert json.loads(path.read_text()) == [{"targets": ["hk1.example.org:9411"], "labels": labels}]
 
 
 def test_a_place_that_cannot_be_written_is_named(world: World, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ RULES = [
     # form
     ("region: {id: 900}", "line 6: hosts.hk1.region: this key is here twice, first on line 4"),
     ("flavor: docker", "line 6: hosts.hk1.flavor: unknown key; did you mean flavour?"),
-    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, managed, ssh, ports, flavour, front, external, certificate, firewall, relay, docker, packages"),
+    ("zzz: 1", "line 6: hosts.hk1.zzz: unknown key; known here: domain, region, ipv4, ipv6, managed, ssh, ports, metrics, flavour, front, external, certificate, firewall, relay, docker, packages"),
     ("name: other", "line 6: hosts.hk1.name: unknown key; the host's name is its key, hk1"),
     ("flavour: podman", "line 6: hosts.hk1.flavour: 'podman' is none of python, docker, native, supervisord"),
     ("flavour: Docker", "line 6: hosts.hk1.flavour: 'Docker' is none of python, docker, native, supervisord; did you mean docker?"),
@@ -49,6 +49,15 @@ RULES = [
     ("ssh: {password: 12345}", "line 6: hosts.hk1.ssh.password: the value here is not text: put it in quotes"),
     # rules over one host
     ("ports: {https: 80}", "line 6: hosts.hk1.ports.http: 80 is the https port already"),
+    (
+        "metrics: {allow: [100.64.0.0/10]}",
+        "line 6: hosts.hk1.metrics.allow: without ports.metrics the metrics are on a socket for root: give them a port, such as 9411",
+    ),
+    (
+        "flavour: native\nports: {metrics: 9411}\nmetrics: {allow: [100.64.0.0/10]}",
+        "line 8: hosts.hk1.metrics.allow: derper shows its metrics on loopback only: leave this out, or take our relay",
+    ),
+    ("metrics: {allow: [0.0.0.0/0]}", "line 6: hosts.hk1.metrics.allow.0: '0.0.0.0/0': this is everybody: name the addresses of your Prometheus"),
     ("ports: {backend: 443}", "line 6: hosts.hk1.ports.backend: 443 is the https port already"),
     ("ports: {metrics: 81}", "line 6: hosts.hk1.ports.backend: 81 is the metrics port already"),
     (

@@ -10,7 +10,7 @@ import pytest
 
 from probe.latency import Latencies, Latency
 from probe.page import Card, render_page
-from probe.past import entries, line
+from probe.past import Entry, entries, line
 from probe.proof import LADDER, Proof, Rung
 
 MADE = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
@@ -62,6 +62,15 @@ def test_the_page_has_release_generation_and_what_is_unconfirmed() -> None:
     assert "<dd>4f9ce47a</dd>" in page
     assert "<dd>12, unconfirmed since 2026-11-22 14:09</dd>" in page
     assert "Generation" not in render_page([HK1], LATENCIES, title="site.yml", made=MADE)
+
+
+@pytest.mark.parametrize("state", ["withdrawn", "drained"])
+def test_a_relay_that_was_stopped_on_purpose_is_broken_since_never(state: str) -> None:
+    at = MADE.replace(hour=9)
+    card = replace(SG1, stopped=state, past=[Entry(at, False, False, "tcp", 3.0, at)])
+    assert card.since == ""
+    assert "Broken since" not in render_page([card], LATENCIES, title="site.yml", made=MADE)
+    assert replace(card, stopped="").since == "2026-11-22 09:30 UTC"
 
 
 class Page(HTMLParser):

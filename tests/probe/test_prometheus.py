@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from engine.rollout.progress import RolloutProgress
 from probe.prometheus import ROLLOUT_STATES, render
@@ -103,3 +104,16 @@ def test_a_rule_that_never_fires_fails_its_test(rule: str, tmp_path: object) -> 
     text = TESTS.read_text().replace("../../../files/prometheus/", "")
     (folder / "test.yml").write_text(text)
     assert rule in checked("test", "rules", str(folder / "test.yml"))
+
+
+def test_the_example_of_alertmanager_routes_every_severity() -> None:
+    route = yaml.safe_load((RULES.parent / "alertmanager.example.yml").read_text())
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    severities = {rule["labels"]["severity"] for rule in rules}
+    routed = {one["matchers"][0]: one["receiver"] for one in route["route"]["routes"]}
+    assert set(routed) == {f'severity="{one}"' for one in severities}
+    assert {*routed.values(), route["route"]["receiver"]} == {one["name"] for one in route["receivers"]}
+    names = {rule["alert"] for rule in rules}
+    for one in route["inhibit_rules"]:
+        for matcher in (*one["source_matchers"], *one["target_matchers"]):
+            assert matcher.removeprefix('alertname="').removesuffix('"') in names

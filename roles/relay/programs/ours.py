@@ -47,7 +47,7 @@ def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: A
         outdated=(*releases.outdated(facts, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
         flags=(*_flags(host, wiring, admitting), *_limits(host, facts)),
-        binds=() if host.ports.metrics is None else (f"ipv4:tcp:{host.ports.metrics}",),
+        binds=_binds(host),
         executables=_executables(facts.python_executable),
         takes_sockets=True,
         reload_signal="HUP",
@@ -87,8 +87,24 @@ def _flags(host: Host, wiring: Wiring, admitting: Admitting) -> tuple[tuple[str,
     found.append(("-mesh-psk-file=",))
     # Scanners look for the sentence of the default page.
     found.append(("-home", "blank"))
-    at = f"unix:{paths.METRICS}" if host.ports.metrics is None else f"{LOOPBACK}:{host.ports.metrics}"
-    return (*found, ("-metrics-listen", at))
+    return (*found, *_metrics_flags(host))
+
+
+def _metrics_flags(host: Host) -> list[tuple[str, ...]]:
+    if host.ports.metrics is None:
+        return [("-metrics-listen", f"unix:{paths.METRICS}")]
+    if not host.metrics.allow:
+        return [("-metrics-listen", f"{LOOPBACK}:{host.ports.metrics}")]
+    allowed = ",".join(map(str, host.metrics.allow))
+    return [("-metrics-listen", f":{host.ports.metrics}"), ("-metrics-allow", allowed)]
+
+
+def _binds(host: Host) -> tuple[str, ...]:
+    """Return the socket that systemd does not hold: the one of the metrics, if it has a port."""
+    if host.ports.metrics is None:
+        return ()
+    family = "" if host.metrics.allow else "ipv4:"
+    return (f"{family}tcp:{host.ports.metrics}",)
 
 
 def _limits(host: Host, facts: Facts) -> tuple[tuple[str, ...], ...]:

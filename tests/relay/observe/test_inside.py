@@ -97,6 +97,21 @@ def test_an_address_that_others_reach_is_asked_by_any_name(tmp_path: Path) -> No
         assert fetch(request)[0] == 200
 
 
+@pytest.mark.parametrize(("allow", "status"), [("100.64.0.0/10,127.0.0.0/8", 200), ("100.64.0.0/10", 403)])
+def test_chosen_addresses_get_the_metrics_and_nothing_else(tmp_path: Path, allow: str, status: int) -> None:
+    """A request that was passed on is not the host's own, so it counts as its peer's."""
+    port = servers.free_port(socket.SOCK_STREAM)
+
+    def asked(path: str, **headers: str) -> int:
+        return fetch(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers))[0]
+
+    with live.relay(tmp_path, "-metrics-listen", f":{port}", "-metrics-allow", allow, tls=False):
+        passed_on = {"X-Forwarded-For": "198.51.100.7"}
+        assert [asked("/metrics", **passed_on), asked("/debug/", **passed_on)] == [status, 403]
+        assert [asked("/metrics"), asked("/debug/")] == [200, 200]
+        assert asked("/metrics", Host="hk1.example.org") == 403
+
+
 def two_free_ports() -> int:
     """Return the first of two free ports in a row."""
     while True:
