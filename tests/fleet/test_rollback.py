@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from invoke import Context
 
-import operator_tasks
+import rollout_tasks
 from engine.facts import Facts
 from engine.generations import Generation, History
 from engine.report import Report
@@ -79,7 +79,7 @@ def test_zero_is_the_host_as_it_was_found(monkeypatch: pytest.MonkeyPatch, to: s
     fleet: Any = SimpleNamespace(managed=lambda names: [HOST])
     monkeypatch.setattr(operator_tasks, "with_site", lambda _, work, **__: work(fleet))
     monkeypatch.setattr(uninstall, "uninstall", lambda _, host, **__: done.append(host))
-    operator_tasks.rollback(Context(), "hk1", to=to)
+    rollout_tasks.rollback(Context(), "hk1", to=to)
     assert done == [HOST]
 
 
