@@ -144,9 +144,8 @@ def history(_: Context, host=None, site="", json=False):
 def rollback(_: Context, host, site="", to="", dry_run=False, force=False, json=False):
     """Bring a host back to an earlier confirmed state, prove it, carry the map along.
 
-    Each change is shown as a diff before it is made. Nothing is sent to the host: contents and
-    releases are there. Packages, certificates and keys stay as they are. --to found, or --to 0, is
-    `invoke uninstall`.
+    Each change is shown as a diff before it is made. Nothing is sent to the host. Packages,
+    certificates and keys stay as they are. --to found, or --to 0, is `invoke uninstall`.
 
     Examples:
       invoke rollback --host hk1 --dry-run
@@ -156,15 +155,14 @@ def rollback(_: Context, host, site="", to="", dry_run=False, force=False, json=
     5 host locked, 6 and 7 not proved and as before, 8 neither. With --dry-run: 10 something would
     change.
     """
-    from fleet.rollback import FOUND
-    from fleet.rollback import rollback as verb
+    from fleet import rollback as verb
     from fleet.uninstall import uninstall
 
     def work(fleet):
         [one] = fleet.managed([host])
-        if to in FOUND:
+        if to in verb.FOUND:
             return uninstall(fleet, one, dry_run=dry_run)
-        return verb(fleet, one, to=to, dry_run=dry_run, force=force)
+        return verb.rollback(fleet, one, to=to, dry_run=dry_run, force=force)
 
     with_site(site, work, json=json, diffs=True)
 
