@@ -351,7 +351,8 @@ def test_the_clients_are_counted_that_a_plan_has_cut_which_is_taken_back(
 ) -> None:
     before = Output(status=0, stdout="derp_clients_local 3\nprocess_start_unix_time 1000\n", stderr="")
     after = Output(status=0, stdout="0 2000 2001.50\n", stderr="")
-    armed, went = Armed(3), outcome(changed=["service:derpfleet-relay.service"])
+    armed: Any = Armed(3)
+    went = outcome(changed=["service:derpfleet-relay.service"])
     armed.is_stopping = stopping
     went.facts = replace(DEBIAN_12, commands={"clients_before": before})
     went.failures = [Failure(failed, "not healthy", "")] if failed else []
@@ -361,10 +362,10 @@ def test_the_clients_are_counted_that_a_plan_has_cut_which_is_taken_back(
         patient.append(asked.commands["clients_after"][5])
         return replace(DEBIAN_12, commands={"clients_after": after})
 
-    armed.ask = ask  # type: ignore[attr-defined]
+    armed.ask = ask
     monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=False)})
     judge = Confirmation(fleet, HOST, None, control=lambda _: True)
-    judge(went, armed)  # type: ignore[arg-type]
+    judge(went, armed)
     assert armed.words[-1] == "back"
     assert ("3 clients cut, none came back yet" in shown.getvalue()) is not stopping
     assert patient == ([] if stopping else ["0"])
