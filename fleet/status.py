@@ -94,20 +94,29 @@ def status(
             fleet.report.failure(each.trouble)
     if html is not None:
         between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
-        title, latencies = Path(fleet.site.path).name, Latencies(measure_all(wanted), between)
-        cards = [replace(card, past=past.entries(fleet, card.host)) for card in cards]
-        write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
-        fleet.report.say(f"page: {html}")
+        _write_page(fleet, cards, Latencies(measure_all(wanted), between), html)
     if textfile is not None:
         write(textfile, prometheus.render(cards, made=datetime.now(UTC)))
     if targets_file is not None:
-        write(targets_file, prometheus.scrape_targets(hosts))
-        if not any(host.metrics.allow for host in hosts):
-            fleet.report.warning("site", f"{targets_file} is empty: no host has metrics.allow")
+        _write_targets(fleet, hosts, targets_file)
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)
     return 0 if all(card.state not in ("broken", "unknown") for card in cards) else 1
+
+
+def _write_page(fleet: Fleet, cards: Sequence[Card], latencies: Latencies, path: Path) -> None:
+    """Write the page, with each relay's history."""
+    cards = [replace(card, past=past.entries(fleet, card.host)) for card in cards]
+    write(path, render_page(cards, latencies, title=Path(fleet.site.path).name, made=datetime.now(UTC)))
+    fleet.report.say(f"page: {path}")
+
+
+def _write_targets(fleet: Fleet, hosts: Sequence[Host], path: Path) -> None:
+    """Write the relays that Prometheus can scrape, and say when there are none."""
+    write(path, prometheus.scrape_targets(hosts))
+    if not any(host.metrics.allow for host in hosts):
+        fleet.report.warning("site", f"{path} is empty: no host has metrics.allow")
 
 
 def write(path: Path, text: str) -> None:
