@@ -53,8 +53,7 @@ def status(
 ) -> int:
     """Prove and ask all hosts at once, and show a table.
 
-    `html`, `textfile`, `targets_file`: the page, the metrics, and what Prometheus can scrape, to
-    write, too. `alert`: tell the site's webhook.
+    `html`, `textfile`, `targets_file`: to be written, too. `alert`: tell the site's webhook.
     Returns the exit code: 0 when every host is proved, or stopped on purpose. Raises CannotWrite,
     CannotNotify.
     """
@@ -93,8 +92,7 @@ def status(
         if each.trouble is not None:
             fleet.report.failure(each.trouble)
     if html is not None:
-        between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
-        _write_page(fleet, cards, Latencies(measure_all(wanted), between), html)
+        _write_page(fleet, cards, Latencies(measure_all(wanted), _between(said)), html)
     if textfile is not None:
         write(textfile, prometheus.render(cards, made=datetime.now(UTC)))
     if targets_file is not None:
@@ -103,6 +101,11 @@ def status(
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)
     return 0 if all(card.state not in ("broken", "unknown") for card in cards) else 1
+
+
+def _between(said: Mapping[str, HostStatus]) -> dict[tuple[str, str], float]:
+    """Return the distances in ms from host to host."""
+    return {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
 
 
 def _write_page(fleet: Fleet, cards: Sequence[Card], latencies: Latencies, path: Path) -> None:
