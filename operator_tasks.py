@@ -99,28 +99,24 @@ def logs(_: Context, host, site="", relay=False, lines="50", json=False):
 
 @task(
     iterable=["host"],
-    help=HOSTS
-    | {"html": "also write a self-contained HTML page to this file"}
+    help=HOSTS | {"html": "also write a self-contained HTML page to this file"}
     | {"textfile": "also write metrics to this file, for node_exporter's textfile collector"}
     | {"targets": "also write the relays with metrics.allow to this file, for Prometheus' file_sd_configs"}
     | {"notify": "also tell the webhook of the site file when a relay breaks, and when it is back"},
 )
-def status(
-    _: Context, host=None, site="", html="", textfile="", targets="", notify=False, json=False
-):
+def status(_: Context, host=None, site="", html="", textfile="", targets="", notify=False, json=False):
     """Show a table of the hosts: flavour, version, proof, certificate days, clients, last deploy.
 
     Examples:
-      invoke status --html status.html
+      invoke status --html status.html --targets /etc/prometheus/derpfleet.json
       invoke status --textfile /var/lib/node_exporter/derpfleet.prom --notify
-      invoke status --targets /etc/prometheus/derpfleet.json
 
     Exit codes: 0 every host is proved, withdrawn or drained, 1 one is not, 4 site file wrong.
     """
     from fleet.status import status as verb
 
     given = {"html": html, "textfile": textfile, "targets_file": targets}
-    places = {name: Path(path) if path else None for name, path in given.items()}
+    places = {name: Path(path) for name, path in given.items() if path}
     with_site(site, lambda f: verb(f, f.hosts(host), **places, alert=notify), json=json)
 
 
@@ -142,8 +138,7 @@ def history(_: Context, host=None, site="", json=False):
 
 @task(
     iterable=["host"],
-    help=HOSTS
-    | {
+    help=HOSTS | {
         "out": "make a bundle: write it to this file",
         "use": "use a bundle: check this file, and take what is in it",
         "sha256": "with --use: refuse a file with another SHA-256 than --out printed",

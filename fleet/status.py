@@ -54,8 +54,7 @@ def status(
 ) -> int:
     """Prove and ask all hosts at once, and show a table.
 
-    `html`, `textfile`, `targets_file`: the page, the metrics, and what Prometheus can scrape, to
-    write, too. `alert`: tell the site's webhook.
+    `html`, `textfile`, `targets_file`: to be written, too. `alert`: tell the site's webhook.
     Returns the exit code: 0 when every host is proved, or stopped on purpose. Raises CannotWrite,
     CannotNotify.
     """
@@ -94,21 +93,34 @@ def status(
         if each.trouble is not None:
             fleet.report.failure(each.trouble)
     if html is not None:
-        between = {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
-        title, latencies = Path(fleet.site.path).name, Latencies(measure_all(wanted), between)
-        cards = [replace(card, past=past.entries(fleet, card.host)) for card in cards]
-        write(html, render_page(cards, latencies, title=title, made=datetime.now(UTC)))
-        fleet.report.say(f"page: {html}")
+        _write_page(fleet, cards, Latencies(measure_all(wanted), _between(said)), html)
     if textfile is not None:
         write(textfile, prometheus.render(cards, made=datetime.now(UTC), rollout=last_progress(fleet) or ""))
     if targets_file is not None:
-        write(targets_file, prometheus.scrape_targets(hosts))
-        if not any(host.metrics.allow for host in hosts):
-            fleet.report.warning("site", f"{targets_file} is empty: no host has metrics.allow")
+        _write_targets(fleet, hosts, targets_file)
     if alert:
         for one in notify(fleet, [_seen(card) for card in cards]):
             fleet.report.line(one.host, "told", one.text)
     return 0 if all(card.state not in ("broken", "unknown") for card in cards) else 1
+
+
+def _between(said: Mapping[str, HostStatus]) -> dict[tuple[str, str], float]:
+    """Return the distances in ms from host to host."""
+    return {(start, end): ms for start, one in said.items() for end, ms in one.distances_ms.items()}
+
+
+def _write_page(fleet: Fleet, cards: Sequence[Card], latencies: Latencies, path: Path) -> None:
+    """Write the page, with each relay's history."""
+    cards = [replace(card, past=past.entries(fleet, card.host)) for card in cards]
+    write(path, render_page(cards, latencies, title=Path(fleet.site.path).name, made=datetime.now(UTC)))
+    fleet.report.say(f"page: {path}")
+
+
+def _write_targets(fleet: Fleet, hosts: Sequence[Host], path: Path) -> None:
+    """Write the relays that Prometheus can scrape, and say when there are none."""
+    write(path, prometheus.scrape_targets(hosts))
+    if not any(host.metrics.allow for host in hosts):
+        fleet.report.warning("site", f"{path} is empty: no host has metrics.allow")
 
 
 def write(path: Path, text: str) -> None:

@@ -45,7 +45,10 @@ class UnderWay:
     _as_is: dict[str, tuple[Host, str]] = field(default_factory=dict)
     _proved: dict[str, float] = field(default_factory=dict)
     _happened: list[RolloutEvent] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _begun: int = 0  # events that were handed in, and of them those that are in the ledger
+    _ended: int = 0
+    _is_writing: bool = False
+    _turn: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def id(self) -> str:
@@ -58,18 +61,30 @@ class UnderWay:
         A line of the ledger costs a turn. So what happens during one is written together: else two
         hundred hosts that are prepared at once would wait for each other.
         """
-        self._happened.append(event)
-        with self._lock:
-            events, self._happened = self._happened, []  # none when another thread took it in
-            if self.ledger and events:
+        with self._turn:
+            self._happened.append(event)
+            self._begun += 1
+            number = self._begun
+            self._turn.wait_for(lambda: self._ended >= number or not self._is_writing)
+            if self._ended >= number:
+                return  # another thread has taken it in
+            self._is_writing = True
+            events, self._happened = self._happened, []
+        try:
+            if self.ledger:
                 self.ledger.note(events)
             over = list[tuple[Rollout, int]]()
             for one in events:
                 before, self.state = self.state, step(self.state, one)
                 show.changes(self.fleet.report, self.id, before, self.state, one)
-                over += [(self.state, number) for number in waves_over(before, self.state)]
-        for after, number in over:
-            words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, number)}
+                over += [(self.state, wave) for wave in waves_over(before, self.state)]
+        finally:
+            with self._turn:
+                self._ended += len(events)
+                self._is_writing = False
+                self._turn.notify_all()
+        for after, wave in over:
+            words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, wave)}
             hooks.tell(self.fleet, after.policy.hooks.after_wave, words)
 
     def job(self, host: Host, verb: Verb, plans: dict[str, str]) -> Job:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.resource import NftTable
+from engine.resource import NftTable, OpenPorts
 from inventory.model import Host
 from roles.firewall import nftables, own
 from roles.relay.programs import ours
@@ -70,5 +70,6 @@ def test_in_a_firewall_of_the_host_people_open_it(name: str, command: str) -> No
     assert "ports.metrics of hk1 is for 100.64.0.0/10 only" in words
     assert command in words
     assert guard.warnings(host(), wire(host()), DEBIAN_12, NO_NEIGHBOURS) == []
-    opened = guard.resources(chosen, wire(chosen), DEBIAN_12, NO_NEIGHBOURS)
-    assert "9411/tcp" not in opened[0].ports  # type: ignore[attr-defined]
+    [opened] = guard.resources(chosen, wire(chosen), DEBIAN_12, NO_NEIGHBOURS)
+    assert isinstance(opened, OpenPorts)
+    assert "9411/tcp" not in opened.ports
