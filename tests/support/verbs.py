@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lab
 from lab.process import MARK
@@ -110,12 +111,12 @@ def _serve(orders: socket.socket) -> None:
             os.close(file)
 
 
-def _answer(order: dict[str, object], out: int, err: int, code: int) -> None:
+def _answer(order: Mapping[str, Any], out: int, err: int, code: int) -> None:
     """Run the verb in one more process, and write its exit code."""
     verb = os.fork()
     if verb == 0:
         os.close(code)
-        _become(order["words"], order["environment"], out, err)  # type: ignore[arg-type]
+        _become(order["words"], order["environment"], out, err)
     _, status = os.waitpid(verb, 0)
     with contextlib.suppress(BrokenPipeError):
         os.write(code, str(os.waitstatus_to_exitcode(status)).encode())
