@@ -191,7 +191,8 @@ def test_a_release_with_other_sources_has_the_same_wheels(shelf: Shelf) -> None:
     assert (first.id != second.id, first.shared) == (True, second.shared)
     sums = f"{sha256(first.shared[0])}  {first.shared[0].name}\n"
     with tarfile.open(first.path) as tar:
-        assert tar.extractfile("wheels.sha256").read() == sums.encode()  # type: ignore[union-attr]
+        named = tar.extractfile("wheels.sha256")
+        assert named and named.read() == sums.encode()
 
 
 def test_programs_of_a_host_share_wheels() -> None:
