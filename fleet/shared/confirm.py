@@ -165,7 +165,10 @@ class Confirmation:
         return excused(self.before) if self.before else frozenset()
 
     def _try(self, session: Session) -> list[Try]:
-        """Prove until there is a verdict. A first deploy has nothing to go back to: one try."""
+        """Prove until there is a verdict. A first deploy has nothing to go back to: one try.
+
+        A plan that stays in any case is not held until our own line is known to work.
+        """
         tries: list[Try] = []
         while True:
             with held(session):
@@ -177,7 +180,8 @@ class Confirmation:
                 control = (self.control or self._control)(self.host) if broken else None
             tries.append(Try(broken, control))
             self.verdict = judged(tries, self._excuse())
-            if self.verdict is not None or not session.generation or session.is_stopping:
+            is_left = self.leaves and len(tries) >= TRIES
+            if self.verdict is not None or is_left or not session.generation or session.is_stopping:
                 self.why = self._reason(tries)
                 return tries
             excuse = "; our own line may be at fault, so it is held" if len(tries) >= TRIES else ""

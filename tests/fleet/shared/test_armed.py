@@ -39,7 +39,7 @@ from tests.support.facts import DEBIAN_12
         (3, [False, True], False, ["hold", "hold", "keep"], Conclusion.PROVED),
         # The broken rung is TCP, and there is no control.
         (3, [False] * 12, False, ["hold"] * 12 + ["back"], Conclusion.INCONCLUSIVE),
-        (3, [False] * 12, True, ["hold"] * 12 + ["leave"], Conclusion.INCONCLUSIVE),
+        (3, [False] * 3, True, ["hold"] * 3 + ["leave"], None),
         (3, [False] * 5 + [True], False, ["hold"] * 6 + ["keep"], Conclusion.PROVED),
         (0, [False], False, ["hold", "leave"], None),
         (0, [True], False, ["hold", "keep"], Conclusion.PROVED),

@@ -17,7 +17,7 @@ from fleet.shared import confirm, evidence, prove
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import settings
-from fleet.shared.verdict import Conclusion, Evidence
+from fleet.shared.verdict import TRIES, Conclusion, Evidence
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.proof import Proof
@@ -127,3 +127,19 @@ def test_one_that_was_not_proved_is_not_even_asked(world: World) -> None:
     prove.forget(world.fleet, world.old)
     assert world.verdict() is Conclusion.INCONCLUSIVE  # there is no control
     assert (world.asked, world.climbed) == ([], [])
+
+
+def test_a_plan_that_is_left_in_any_case_is_not_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits for the operator's front, which takes some minutes else."""
+    prove.forget(world.fleet, world.old)
+    proofs = list[None]()
+
+    def broken(*_: object, **__: object) -> dict[str, Proof]:
+        proofs.append(None)
+        return {"sg1": proof("sg1", ok=False)}
+
+    monkeypatch.setattr(confirm, "prove_hosts", broken)
+    armed: Any = Armed(3)
+    judge = Confirmation(world.fleet, world.fleet.site.hosts["sg1"], None, leaves=True)
+    judge(outcome(), armed)
+    assert (judge.verdict, armed.words[-1], len(proofs)) == (None, "leave", TRIES)
