@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.facts import asked
 from engine.generations import Generation
 from engine.plan import Plan
 from engine.rollout.machine import step
@@ -14,6 +15,7 @@ from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
 from fleet.rollout import show
 from fleet.rollout.ledger import LedgerHead, RolloutLedger
+from fleet.shared import cut_over
 from fleet.shared.confirm import about, as_kept
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
@@ -55,7 +57,12 @@ class UnderWay:
             if self.ledger:
                 self.ledger.note(event)
             before, self.state = self.state, step(self.state, event)
-        show.changes(self.fleet.report, self.id, before, self.state, event)
+            after = self.state
+        if self.ledger is None:  # a dry run ends with its plan: no host is cut over
+            if after.waves != before.waves:
+                show.plan(self.fleet.report, self.id, after)
+            return
+        show.changes(self.fleet.report, self.id, before, after, event)
 
     def job(self, host: Host, verb: Verb, plans: dict[str, str]) -> Job:
         """Return the job of a phase. `plans` gets the id of the plan and the words about it."""
@@ -66,7 +73,8 @@ class UnderWay:
             return {**said, ROLLOUT: self.id}
 
         job = host_job(self.fleet, host, verb, (), include_withdrawn=self.head.include_withdrawn)
-        return replace(job, about=words, fence=self.fence)
+        clients = cut_over.ask_before(host)  # the waves are by their number, also in a dry run
+        return replace(job, about=words, fence=self.fence, ask=asked(job.ask, clients))
 
     def remember(self, host: Host, newest: Generation | None) -> None:
         """Remember how the relay is seen until it is cut over: as its newest generation has it."""

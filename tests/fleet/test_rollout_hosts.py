@@ -24,6 +24,7 @@ from fleet.rollout import cutting, preparing
 from fleet.rollout.ledger import new_head
 from fleet.rollout.under_way import ROLLOUT, UnderWay
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED
+from fleet.shared.cut_over import ask_before
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.shut_out import WouldShutOut
@@ -95,6 +96,20 @@ def test_a_prepared_host_says_what_is_left(
     assert (event.kind, event.changes, event.clients) == (EventKind.PREPARED, 3, 31)
     assert (event.plan, event.generation) == ("sha256:new", 3)
     assert "3 changes, restarts the relay (31 clients)" in shown.getvalue()
+
+
+def test_a_dry_run_asks_for_clients_and_says_of_no_host_that_it_is_cut_over(
+    under_way: UnderWay, shown: io.StringIO
+) -> None:
+    """Its waves are those of the rollout, as they are by the number of clients."""
+    asked_for = under_way.job(under_way.host("hk1"), Verb.CHECK, {}).ask.commands
+    assert asked_for.keys() >= ask_before(under_way.host("hk1")).commands.keys()
+    for name in ("hk1", "sg1"):
+        known = {"changes": 1, "generation": 3, "like": name}
+        under_way.take(RolloutEvent(kind=EventKind.PREPARED, host=name, **known))  # type: ignore[arg-type]  # by name
+    assert under_way.state.names(HostState.CUTTING) == ["hk1"]
+    assert "wave 1       hk1, sg1" in shown.getvalue()
+    assert "cut over" not in shown.getvalue()
 
 
 def test_nothing_to_do_is_nothing_to_cut_over(under_way: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
