@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.facts import asked
 from engine.generations import Generation
 from engine.plan import Plan
 from engine.rollout.machine import step
@@ -15,7 +16,7 @@ from engine.rollout.state import BUSY, HostState, Rollout, RolloutEvent
 from engine.run import Job, Verb
 from fleet.rollout import hooks, show
 from fleet.rollout.ledger import RolloutLedger
-from fleet.shared import past
+from fleet.shared import cut_over, past
 from fleet.shared.confirm import ROLLOUT, about, as_kept
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
@@ -73,19 +74,31 @@ class UnderWay:
         try:
             if self.ledger:
                 self.ledger.note(events)
-            over = list[tuple[Rollout, int]]()
+            states = [self.state]
             for one in events:
-                before, self.state = self.state, step(self.state, one)
-                show.changes(self.fleet.report, self.id, before, self.state, one)
-                over += [(self.state, wave) for wave in waves_over(before, self.state)]
+                self.state = step(self.state, one)
+                states.append(self.state)
+                self._show(states[-2], one)
         finally:
             with self._turn:
                 self._ended += len(events)
                 self._is_writing = False
                 self._turn.notify_all()
-        for after, wave in over:
-            words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, wave)}
-            hooks.tell(self.fleet, after.policy.hooks.after_wave, words)
+        self._tell(states)
+
+    def _show(self, before: Rollout, event: RolloutEvent) -> None:
+        """Show what an event has changed. A dry run ends with its plan: no host is cut over."""
+        if self.ledger is not None:
+            show.changes(self.fleet.report, self.id, before, self.state, event)
+        elif self.state.waves != before.waves:
+            show.plan(self.fleet.report, self.id, self.state)
+
+    def _tell(self, states: Sequence[Rollout]) -> None:
+        """Tell the site's own program of each wave that is over. `states`: one after the other."""
+        for before, after in zip(states, states[1:], strict=False):
+            for wave in waves_over(before, after) if self.ledger is not None else ():
+                words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, wave)}
+                hooks.tell(self.fleet, after.policy.hooks.after_wave, words)
 
     def job(self, host: Host, verb: Verb, plans: dict[str, str]) -> Job:
         """Return the job of a phase. `plans` gets the id of the plan and the words about it."""
@@ -97,7 +110,8 @@ class UnderWay:
 
         brings_back = self.head.include_withdrawn or self.state.hosts[host.name].moves
         job = host_job(self.fleet, host, verb, (), include_withdrawn=brings_back)
-        return replace(job, about=words, fence=self.fence)
+        clients = cut_over.ask_before(host)  # the waves are by their number, also in a dry run
+        return replace(job, about=words, fence=self.fence, ask=asked(job.ask, clients))
 
     def remember(self, host: Host, newest: Generation | None) -> None:
         """Remember how the relay is seen until it is cut over: as its newest generation has it."""

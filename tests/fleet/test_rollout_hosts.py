@@ -26,6 +26,7 @@ from fleet.rollout.ledger import new_head
 from fleet.rollout.under_way import UnderWay
 from fleet.shared import past
 from fleet.shared.confirm import ROLLOUT, STUCK, TAKEN_BACK, UNDECIDED
+from fleet.shared.cut_over import ask_before
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.shut_out import WouldShutOut
@@ -105,6 +106,20 @@ def test_the_kind_of_a_host_is_what_runs_there(under_way: UnderWay, monkeypatch:
     host = under_way.host("hk1")
     for word in ("python", host.front, host.certificate.source, DEBIAN_12.os_codename):
         assert word in event.like.split(", ")
+
+
+def test_a_dry_run_asks_for_clients_and_says_of_no_host_that_it_is_cut_over(
+    under_way: UnderWay, shown: io.StringIO
+) -> None:
+    """Its waves are those of the rollout, as they are by the number of clients."""
+    asked_for = under_way.job(under_way.host("hk1"), Verb.CHECK, {}).ask.commands
+    assert asked_for.keys() >= ask_before(under_way.host("hk1")).commands.keys()
+    for name in ("hk1", "sg1"):
+        event = RolloutEvent(kind=EventKind.PREPARED, host=name, changes=1, generation=3, like=name)
+        under_way.take(event)
+    assert under_way.state.names(HostState.CUTTING) == ["hk1"]
+    assert "wave 1       hk1, sg1" in shown.getvalue()
+    assert "cut over" not in shown.getvalue()
 
 
 def test_nothing_to_do_is_nothing_to_cut_over(under_way: UnderWay, monkeypatch: pytest.MonkeyPatch) -> None:
