@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from engine.facts import asked
 from engine.generations import Generation
@@ -95,7 +96,7 @@ class UnderWay:
 
     def _tell(self, states: Sequence[Rollout]) -> None:
         """Tell the site's own program of each wave that is over. `states`: one after the other."""
-        for before, after in zip(states, states[1:], strict=False):
+        for before, after in pairwise(states):
             for wave in waves_over(before, after) if self.ledger is not None else ():
                 words = {"hook": "after_wave", "rollout": self.id, **show.wave(after, wave)}
                 hooks.tell(self.fleet, after.policy.hooks.after_wave, words)

@@ -77,7 +77,7 @@ def test_an_unknown_generation_is_refused_with_what_is_in_force(
 def test_zero_is_the_host_as_it_was_found(monkeypatch: pytest.MonkeyPatch, to: str) -> None:
     done: list[Host] = []
     fleet: Any = SimpleNamespace(managed=lambda names: [HOST])
-    monkeypatch.setattr(operator_tasks, "with_site", lambda _, work, **__: work(fleet))
+    monkeypatch.setattr(rollout_tasks, "with_site", lambda _, work, **__: work(fleet))
     monkeypatch.setattr(uninstall, "uninstall", lambda _, host, **__: done.append(host))
     rollout_tasks.rollback(Context(), "hk1", to=to)
     assert done == [HOST]
