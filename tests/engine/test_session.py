@@ -394,12 +394,15 @@ def test_turns_on_the_wire_do_not_grow_with_resources(sshd: Sshd, run: Run) -> N
 
 
 def test_the_history_comes_along_with_the_facts(sshd: Sshd) -> None:
+    newest = set[int]()
+
     def turns(ask: Ask, questions: int) -> int:
         with delaying((sshd.address, sshd.port), rtt_s=0.1) as proxy:
             login = login_to(sshd, port=proxy.port, known_hosts=renamed(sshd, proxy.port))
             with Session(login, ask=ask, run_id="x", on_event=lambda _: None, lock=False) as session:
-                assert [session.history().newest for _ in range(questions)] == [0] * questions
+                newest.update(session.history().newest for _ in range(questions))
             return proxy.counts().turns
 
     assert turns(Ask(history=True), 1) == turns(Ask(), 0)
     assert turns(Ask(history=True), 2) == turns(Ask(), 1) == turns(Ask(), 0) + 1
+    assert len(newest) == 1
