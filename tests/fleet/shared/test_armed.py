@@ -200,8 +200,9 @@ def test_the_plan_waits_while_it_and_the_control_are_proved(
     held_meanwhile: list[bool] = []
 
     def work() -> None:
-        before = len(armed.words)
-        time.sleep(0.1)
+        before, until = len(armed.words), time.monotonic() + 10
+        while len(armed.words) == before and time.monotonic() < until:
+            time.sleep(0.005)
         held_meanwhile.append(len(armed.words) > before)
 
     def prove_hosts(*_: object, **__: object) -> dict[str, Proof]:

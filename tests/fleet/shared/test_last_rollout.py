@@ -22,6 +22,7 @@ from tests.support.facts import DEBIAN_12, EMPTY_FILE
 HEAD = {
     "rollout": "x", "who": "ann@desk", "since": 1.0, "hosts": ["hk1"], "policy": RolloutPolicy().model_dump(),
 }  # fmt: skip
+NOW = "now"  # the tests may begin long after their parameters were read
 PAUSED = {"kind": "paused", "why": "our own line"}
 
 
@@ -33,7 +34,7 @@ PAUSED = {"kind": "paused", "why": "our own line"}
         ([{"kind": "paused"}], None),
         ([HEAD, {"kind": "paused", "at": "soon"}], None),
         ([HEAD], RolloutProgress.SILENT),
-        ([HEAD | {"since": time.time()}], RolloutProgress.RUNNING),
+        ([HEAD | {"since": NOW}], RolloutProgress.RUNNING),
         ([HEAD, PAUSED], RolloutProgress.PAUSED),
         ([HEAD, {"kind": "skipped", "host": "hk1"}], RolloutProgress.ENDED),
     ],
@@ -42,6 +43,7 @@ def test_the_ledger_says_how_far_it_is(
     lines: list[Any], wanted: RolloutProgress | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+    text = text.replace(f'"{NOW}"', str(time.time()))
     files = {_LEDGER: replace(EMPTY_FILE, content=text)} if lines else {}
     asked: list[str] = []
 
