@@ -199,6 +199,7 @@ def test_what_cannot_be_taken_writes_nothing(fleet: Fleet, tmp_path: Path, quick
     with pytest.raises(inventory.SiteError, match="a problem") as refused:
         official(fleet, [], take=["hk"], source=str(file))
     assert "hosts.hk1.region.code is hk as well" in refused.value.why
+    assert refused.value.next.endswith("or take other regions: invoke official --take CODE")
     assert not file_of(fleet.site.path).exists()
 
 
