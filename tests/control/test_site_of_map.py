@@ -155,11 +155,21 @@ def test_each_kind_of_file_is_known_by_its_content(text: str, kind: str) -> None
         ("regions:\n  900: [", "line"),
         ("- 1\n", "no mapping of keys"),
         ("hosts: {}\n", "no derpMap, and no Regions"),
+        ("a: " + "[" * 5000, "^values are nested too deeply"),
+        ('{"derpMap": {"Regions": {}},\n"DERPMap": {}}', "line 2, column 1: DERPMap is here a second time"),
+        ('{"Regions": {"900": null,\n"900": null}}', "line 2, column 1: 900 is here a second time"),
+        ('{"Regions": {"900": null, "0900": null}}', "an id is there twice"),
+        ("regions: {}\nRegions: {}\n", "Regions is there twice"),
+        ("[1]", "no mapping of keys"),
     ],
 )
 def test_a_file_without_a_map_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(NoDerpMap, match=why):
         found_in(text)
+
+
+def test_a_key_that_is_twice_outside_the_map_is_the_policys_own() -> None:
+    assert found_in('{"acls": 1, "acls": 2, "derpMap": {"Regions": {}}}').map.regions == {}
 
 
 def test_the_samples_of_headscale_and_of_the_docs_become_sites() -> None:
