@@ -147,14 +147,13 @@ class TailscaleServer:
         after = with_official(ours, self.site)
         proved_names = {host.name for host in (*proved, *all_proved)}
         dead = {host.region.id for host in self.site.hosts.values() if host.name not in proved_names}
-        self._refuse([too_few_left(after, dead, self.where)])
+        self._refuse([too_few_left(policy, after, dead, self.where)])
         return after
 
     def _withdrawn(self, host: Host, policy: Policy) -> Policy:
         """Return the policy without this host's regions. Raises PolicyRefused."""
-        ids = regions_of(policy, self.site, host)
-        after = without_regions(policy, ids)
-        self._refuse([not_ours(policy, host, self.where), too_few_left(after, (), self.where) if ids else ""])
+        after = without_regions(policy, regions_of(policy, self.site, host))
+        self._refuse([not_ours(policy, host, self.where), too_few_left(policy, after, (), self.where)])
         return after
 
     def _refuse(self, reasons: Iterable[str]) -> None:

@@ -220,6 +220,14 @@ def test_too_few_regions_without_tailscales_own(new_desk: NewDesk) -> None:
         raise AssertionError("the relay would be stopped")
 
 
+def test_a_controller_that_has_not_proved_the_others_itself(new_desk: NewDesk) -> None:
+    """As a CI job is: both are in the policy, and it deploys one of them again."""
+    desk = new_desk(BARE, omit=True)
+    desk.register("hk1", "sg1")
+    assert desk.register("hk1").document["regions"].keys() == {"900", "901"}
+    assert desk.net.writes == 1
+
+
 def test_official_regions_are_written_with_ours(new_desk: NewDesk) -> None:
     desk = new_desk(BARE, omit=True)
     desk.server.site = taking(desk.site, 4)
