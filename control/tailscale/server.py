@@ -114,15 +114,12 @@ class TailscaleServer:
 
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
-        """Yield the relay's state in the policy, after looking whether it may leave.
-
-        Raises DerpfleetError.
-        """
+        """Yield the relay's state in the policy. Raises DerpfleetError."""
         policy = self._policy(self.api.read())
         if not regions_of(policy, self.site, host):
             yield None
             return
-        self._withdrawn(host, policy)
+        self._refuse([not_ours(policy, host, self.where)])
         others = [
             other
             for other in self.site.hosts.values()
@@ -132,6 +129,7 @@ class TailscaleServer:
             others=others if policy.omits_default else None,
             served=self._map(policy),
             nodes_at_home=lambda: None,
+            refuse_removal=partial(self._withdrawn, host, policy),
         )
 
     def take_out(self, host: Host) -> None:
