@@ -260,5 +260,7 @@ def test_the_question_to_a_host_is_one_command(fleet: Fleet, monkeypatch: pytest
     whole = inventory.derp_map.read_derp_map({"Regions": {"1": {"RegionID": 1, "Nodes": nodes}}})
     assert whole.regions[1]
     assert latency._words(1, whole.regions[1]) == ["1,2001:db8::1,3478", "1,c.example,3479"]
+    many = inventory.derp_map.MapRegion.model_validate({"RegionID": 2, "Nodes": nodes[2:] * 64})
+    assert len(latency._words(2, many)) == 6  # of all that a map may have they would be too long a command
     said = replace(AnsweringHost(later={}).facts, commands={"times": Output(status=1, stdout="", stderr="x")})
     assert latency._times(said.commands["times"].stdout) == {}
