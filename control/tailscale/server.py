@@ -182,8 +182,8 @@ class TailscaleServer:
         )
 
     def _read_back(self, before: Policy, after: Policy) -> Policy:
+        self._show(before, after, "changed")  # also when it cannot be read back
         now = self._policy(self.api.read())
-        self._show(before, after, "changed")
         touched = [id for id in {*before.regions, *after.regions} if _differ(before, after, id)]
         if lost := [str(id) for id in touched if _differ(after, now, id)]:
             raise PolicyRefused(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections import Counter
 
-from control.hujson import NotHujson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control.hujson import NotHujson, standard
 from control.regions import hostnames
 from control.tailscale import policy as pure
 from control.tailscale.policy import (
@@ -15,6 +20,7 @@ from control.tailscale.policy import (
     with_regions,
     without_regions,
 )
+from tests.control.hujson_texts import Writer, comments
 from tests.control.tailscale.policies import (
     BARE,
     POLICY,
@@ -44,6 +50,30 @@ def test_only_the_regions_of_these_hosts_enter() -> None:
     assert with_regions(after, hosts(SITE, "hk1"), omit=False).text == after.text
     assert without_regions(after, (900, 901)).text == POLICY
     assert not after.omits_default
+
+
+@given(st.integers(0, 1 << 32), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_all_that_is_not_ours_stays_in_any_policy(seed: int, omit: bool) -> None:
+    """Its own map may be any, but for the ids of our regions."""
+    text = Writer(seed).policy()
+    try:
+        before = read_policy(text)
+    except NotHujson:
+        return  # a region that is none
+    ours, official = (900, 901), (4, 7)
+    if not before.regions.keys().isdisjoint(ours):
+        return
+    site = taking(SITE, *official)
+    after = with_official(with_regions(before, hosts(site, "hk1", "sg1"), omit=omit), site)
+    assert after.regions.keys() - {*ours, *official} == before.regions.keys()
+    assert {id: after.regions[id] for id in before.regions} == before.regions
+    assert Counter(comments(text)) == Counter(comments(after.text))
+    left = json.loads(standard(without_regions(after, (*ours, *official)).text))
+    was = json.loads(standard(text))
+    assert {key: left[key] for key in was if key.lower() != "derpmap"} == {
+        key: value for key, value in was.items() if key.lower() != "derpmap"
+    }
 
 
 def test_a_policy_without_a_map_gets_one() -> None:

@@ -324,6 +324,23 @@ def test_a_write_without_an_answer(new_desk: NewDesk, monkeypatch: pytest.Monkey
     assert desk.net.writes == 1
 
 
+def test_a_write_that_cannot_be_read_back_is_shown(
+    new_desk: NewDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = new_desk()
+    fetch = web.fetch
+
+    def away_after_the_write(question: WebQuestion) -> WebAnswer:
+        if desk.net.writes:
+            raise NoWebAnswer("127.0.0.1 did not answer", why="Connection reset by peer", next="look")
+        return fetch(question)
+
+    monkeypatch.setattr(web, "fetch", away_after_the_write)
+    with pytest.raises(NoWebAnswer):
+        desk.register("hk1")
+    assert re.search(r"changed +region 900 added", desk.shown)
+
+
 def test_a_relay_that_is_not_proved_stays_in_the_policy(new_desk: NewDesk) -> None:
     desk = new_desk()
     desk.server.not_proved(desk.site.hosts["hk1"])
