@@ -112,9 +112,11 @@ def test_a_code_that_two_regions_have_makes_one_host() -> None:
 
 def test_what_a_host_does_not_keep_is_noted_in_it() -> None:
     node = {"HostName": "hk1.example.org", "CertName": f"sha256-raw:{'ab' * 32}", "InsecureForTests": True}
-    region = {"RegionID": 900, "RegionCode": "on", "Avoid": True, "Nodes": [node]}
+    region: dict[str, Any] = {"RegionID": 900, "RegionCode": "on", "Avoid": True, "Latitude": 1}
+    region["Nodes"] = [node | {"Name": "1"}]
     made = made_of({"Regions": {"900": region}})
-    for words in ("CertName sha256-raw:ab", "InsecureForTests", "Avoid", "no CanPort80"):
+    lost = ("CertName sha256-raw:ab", "InsecureForTests", "Avoid", "no CanPort80", "Name 1;", "Latitude")
+    for words in lost:
         assert made.text.count(f"# not kept: {words}") == 1
     host = filled_in(made).hosts["on"]
     assert (host.region.name, host.ports.https, host.ports.stun, host.ipv4) == ("on", 443, 3478, None)
