@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 import inventory
+import operator_tasks
 from engine.facts import Ask, Output
 from engine.login import Unreachable
 from engine.report import Report
@@ -201,6 +202,24 @@ def test_what_cannot_be_taken_writes_nothing(fleet: Fleet, tmp_path: Path, quick
     assert "hosts.hk1.region.code is hk as well" in refused.value.why
     assert refused.value.next.endswith("or take other regions: invoke official --take CODE")
     assert not file_of(fleet.site.path).exists()
+
+
+def test_the_host_of_a_relay_that_somebody_else_runs_is_not_asked(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, map = tmp_path / "site.yml", tmp_path / "map.json"
+    site.write_text(GOOD + SECOND + "    managed: false\n")
+    map.write_text(json.dumps(TAILSCALES))
+    asked: list[str] = []
+
+    def session(_: Fleet, login: Any, __: Ask) -> AnsweringHost:
+        asked.append(login.name)
+        return AnsweringHost(first={"times": "{}"}, later={})
+
+    monkeypatch.setattr(Fleet, "session_for_reading", session)
+    operator_tasks.official.body(None, host=[], take=[], from_=str(map), site=str(site))  # or it raises Exit
+    assert asked == ["hk1"]
+    assert "skipped      managed: false" in capsys.readouterr().out
 
 
 def test_a_map_that_is_none_is_refused(control: tuple[str, dict[str, Any]]) -> None:
