@@ -60,7 +60,7 @@ def official(_: Context, host=None, take=None, from_="", site="", json=False):
     """
     from fleet.official import official as verb
 
-    with_site(site, lambda f: verb(f, f.hosts(host), take=take or (), source=from_), json=json)
+    with_site(site, lambda f: verb(f, f.managed(host), take=take or (), source=from_), json=json)
 
 
 @task(

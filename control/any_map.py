@@ -39,8 +39,13 @@ def found_in(text: str) -> FoundMap:
 
 
 def _json(text: str) -> Any:
+    """Return the data. Raises NoDerpMap, also for a key of the map that is there twice."""
     try:
-        return hujson.parse(text.removeprefix("\ufeff").rstrip() + "\n").plain()
+        root = hujson.parse(text.removeprefix("\ufeff").rstrip() + "\n")
+        policys = root.find("derpMap")
+        for error in hujson.duplicates(policys.value if policys else root):
+            raise error
+        return root.plain()
     except hujson.NotHujson as error:
         raise NoDerpMap(str(error)) from None
 
@@ -49,4 +54,4 @@ def _yaml(text: str) -> Any:
     try:
         return plain(tree(text))
     except NotYaml as error:
-        raise NoDerpMap(f"line {error.line}: {error.message}") from None
+        raise NoDerpMap(error.words) from None

@@ -75,12 +75,13 @@ class Withdrawal:
     `others`: the hosts of which one has to be proved first; None where nodes have Tailscale's own
     relays. `served`: the map to prove them against. `nodes_at_home`: returns the names of the nodes
     that are online and whose home is this relay, or None when they are not known. It raises
-    DerpfleetError.
+    DerpfleetError. `refuse_removal`: raises DerpfleetError when its regions may not leave the map.
     """
 
     others: Sequence[Host] | None
     served: Served
     nodes_at_home: Callable[[], list[str] | None]
+    refuse_removal: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)

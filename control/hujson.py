@@ -70,10 +70,7 @@ class Value:
             raise NotHujson(self.text, self.start, f"an object with {key} is needed here")
         found = [entry for entry in self.entries or () if folded(str(entry.key)) == folded(key)]
         if len(found) > 1:
-            first, second = found[:2]
-            line = self.text.count("\n", 0, first.start) + 1
-            words = f"{second.key} is here a second time: {first.key} is in line {line} already"
-            raise NotHujson(self.text, second.start, words)
+            raise _twice(self.text, found[0], found[1])
         return found[0] if found else None
 
     def plain(self) -> Any:
@@ -181,10 +178,14 @@ def _scalar(written: str) -> Any:
 
 def duplicates(value: Value) -> Iterator[NotHujson]:
     """Yield each key of an object in the tree that is there twice, in any case."""
+    seen: dict[str, Element] = {}
     for entry in value.entries or ():
-        if value.is_object:
-            try:
-                value.find(str(entry.key))
-            except NotHujson as error:
-                yield error
+        if entry.key is not None and (first := seen.setdefault(folded(entry.key), entry)) is not entry:
+            yield _twice(value.text, first, entry)
         yield from duplicates(entry.value)
+
+
+def _twice(text: str, first: Element, second: Element) -> NotHujson:
+    line = text.count("\n", 0, first.start) + 1
+    words = f"{second.key} is here a second time: {first.key} is in line {line} already"
+    return NotHujson(text, second.start, words)

@@ -136,6 +136,8 @@ def _entry(region: MapRegion) -> _HostEntry:
 
 def _notes(region: MapRegion, node: MapNode) -> Iterator[str]:
     """Yield what of the region the site file does not keep."""
+    if node.name not in ("", own := f"{region.id}a"):
+        yield f"not kept: Name {node.name}; a deploy makes it {own}"
     if node.cert_name:
         pinned = "with source: self-signed, a deploy pins its own certificate"
         yield f"not kept: CertName {node.cert_name}; {pinned}"
@@ -143,6 +145,8 @@ def _notes(region: MapRegion, node: MapNode) -> Iterator[str]:
         yield "not kept: InsecureForTests; clients check the certificate"
     if region.avoid or region.no_measure_no_home:
         yield "not kept: Avoid, NoMeasureNoHome"
+    if (region.latitude is None) != (region.longitude is None):
+        yield "not kept: Latitude or Longitude, as the other one is missing"
     if not node.can_port_80:
         yield "not kept: no CanPort80; nginx as front answers on port 80, and the map says so"
 

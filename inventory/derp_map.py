@@ -78,13 +78,16 @@ class NoDerpMap(ValueError):
 def read_derp_map(data: Any) -> DerpMap:
     """Return the map that decoded JSON or YAML has. Raises NoDerpMap with the first trouble."""
     try:
-        found = DerpMap.model_validate(_cased(data))
+        cased = _cased(data)
+        found = DerpMap.model_validate(cased)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise NoDerpMap(f"{where}: {first['msg']}".removeprefix(": ")) from None
     except RecursionError:
         raise NoDerpMap("it is nested too deeply") from None
+    if len(found.regions) < len(cased["Regions"]):
+        raise NoDerpMap("Regions: an id is there twice, as 900 and 0900 are")
     for id, region in found.regions.items():
         if region is not None and region.id != id:
             raise NoDerpMap(f"Regions.{id}: its RegionID is {region.id}")
@@ -92,11 +95,17 @@ def read_derp_map(data: Any) -> DerpMap:
 
 
 def _cased(data: Any) -> Any:
-    """Return the data with tailcfg's names, whatever their case. A key that is null is absent."""
+    """Return the data with tailcfg's names, whatever their case. A key that is null is absent.
+
+    Raises NoDerpMap for a name that is there in two cases.
+    """
     if isinstance(data, Mapping):
-        return {
-            _NAMES.get(str(key).lower(), key): _cased(value)
-            for key, value in data.items()
-            if value is not None or str(key).isdigit()
-        }
+        found: dict[Any, Any] = {}
+        for key, value in data.items():
+            name = _NAMES.get(str(key).lower(), key)
+            if name in found:
+                raise NoDerpMap(f"{str(key)[:40]} is there twice: {name} is the same key")
+            if value is not None or str(key).isdigit():
+                found[name] = _cased(value)
+        return found
     return [_cased(item) for item in data] if isinstance(data, list) else data

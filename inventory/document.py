@@ -58,6 +58,11 @@ class NotYaml(ValueError):
         self.line = line
         self.message = message
 
+    @property
+    def words(self) -> str:
+        """Return the message behind its line, if that is known."""
+        return f"line {self.line}: {self.message}" if self.line else self.message
+
 
 @dataclass(frozen=True)
 class Document:

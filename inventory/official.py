@@ -19,6 +19,9 @@ from inventory.problems import Problem, SiteError
 if TYPE_CHECKING:
     from inventory.model import Site
 
+# No verb runs with a wrong file, and invoke official is one.
+_ANEW = "delete this file, then invoke official --take CODE writes it again"
+
 
 class Official(BaseModel):
     """Official regions. `source`: the URL or file of the map. `at`: when it was read, in UTC.
@@ -84,11 +87,14 @@ def with_official(site: Site) -> Site:
     except (ValueError, RecursionError) as error:
         what = f"map: {error}" if isinstance(error, NoDerpMap) else "is no JSON"
         raise _wrong(file, what) from None
-    return fitted(site, found)
+    return fitted(site, found, step=_ANEW)
 
 
-def fitted(site: Site, found: Official) -> Site:
-    """Return the site with these official regions. Raises SiteError for a code of a host."""
+def fitted(site: Site, found: Official, *, step: str) -> Site:
+    """Return the site with these official regions. Raises SiteError for a code of a host.
+
+    `step`: how to take others.
+    """
     problems = [
         Problem("", None, f"takes {one.code} ({id}), and hosts.{host.name}.region.code is {one.code} as well")
         for id, one in found.chosen.items()
@@ -96,11 +102,9 @@ def fitted(site: Site, found: Official) -> Site:
         if host.region.code == one.code
     ]
     if problems:
-        next_step = "give the host another code, or take other regions: invoke official --take CODE"
-        raise SiteError(file_of(site.path), problems, next=next_step)
+        raise SiteError(file_of(site.path), problems, next=f"give the host another code, or {step}")
     return site.model_copy(update={"official": found})
 
 
 def _wrong(file: Path, message: str) -> SiteError:
-    next_step = "write it again: invoke official --take CODE; or delete it"
-    return SiteError(file, [Problem("", None, message)], next=next_step)
+    return SiteError(file, [Problem("", None, message)], next=_ANEW)

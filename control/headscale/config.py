@@ -93,7 +93,7 @@ def _plain(text: str) -> dict[str, Any]:
     try:
         config = plain(tree(text))
     except NotYaml as error:
-        raise BadConfig(f"line {error.line}: {error.message}") from None
+        raise BadConfig(error.words) from None
     if not isinstance(config, dict):
         raise BadConfig("it is not a mapping")
     return config

@@ -90,7 +90,8 @@ class MapFileServer:
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
         """Yield the relay's state in the file. Where nodes are at home is not known."""
-        regions = self._regions(self._text())
+        text = self._text()
+        regions = self._regions(text)
         if not self._ids(regions, host):
             yield None
             return
@@ -99,6 +100,7 @@ class MapFileServer:
             others=[other for other in others if self._ids(regions, other)],
             served=self.served(),
             nodes_at_home=lambda: None,
+            refuse_removal=partial(self._changed, (), (host,), {}, text),
         )
 
     def take_out(self, host: Host) -> None:

@@ -69,7 +69,7 @@ def parse_map(text: str) -> Regions:
         if not reader.complaints:
             data = plain(node) or {}
     except NotYaml as error:
-        raise BadMap([f"line {error.line}: {error.message}"]) from None
+        raise BadMap([error.words]) from None
     if reader.complaints:
         raise BadMap(reader.complaints)
     return data.get("regions") or {}

@@ -16,6 +16,7 @@ from control.headscale.registration import regions_of, registration
 from control.sentences import has_former_id, region_stays, with_certificates
 from control.served import Served, Unknown, Unreadable
 from engine.crash import made_of_facts
+from engine.facts import asked
 from engine.run import Verb
 from inventory.errors import DerpfleetError
 from inventory.model import Host, Site
@@ -99,16 +100,19 @@ class HeadscaleServer:
         """
         with self.reach.session(headscale_facts.ask(self.site)) as session:
             in_map = headscale_facts.read_facts(self.site, session.facts).regions
-            ids = [one.region.id for one in regions_of(self.site, host, session.facts)]
-            there = [id for id in ids if id in in_map]
+            gone = regions_of(self.site, host, session.facts)
+            there = [one.region.id for one in gone if one.region.id in in_map]
             if not there:
                 yield None
                 return
             others = [other for other in self.site.hosts.values() if other.name != host.name]
+            files = headscale_facts.ask(self.site, session.facts)
+            facts = session.ask(asked(files, ask_map(self.site, session.facts)))
             yield Withdrawal(
                 others=[other for other in others if other.region.id in in_map],
-                served=read_map(session.ask(ask_map(self.site, session.facts))),
+                served=read_map(facts),
                 nodes_at_home=partial(nodes_at_home, session, self.site, there),
+                refuse_removal=partial(transaction.resources, self.site, facts, (), gone),
             )
 
     def take_out(self, host: Host) -> None:

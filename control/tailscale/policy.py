@@ -143,21 +143,27 @@ def refusals(policy: Policy, site: Site, hosts: Sequence[Host], pins: Pins, wher
                 yield clash(other, host, f"region {id} ({called(other)}) in {where}")
 
 
-def too_few_left(policy: Policy, not_live: Collection[int], where: str) -> str:
-    """Return why clients would have too few relays with this policy, or "".
+def too_few_left(before: Policy, after: Policy, not_live: Collection[int], where: str) -> str:
+    """Return why clients would have too few relays after this change, or "".
 
-    `not_live`: ids of our regions whose relays are not proved.
+    `not_live`: ids of our regions whose relays are not proved. A policy that has too few already
+    may be changed as long as it loses none: the change may be what repairs it.
     """
-    live = [
-        id for id, region in policy.regions.items() if region and region["nodes"] and id not in not_live
-    ]
-    if not policy.omits_default or len(live) >= _LIVE_MIN:
+    had, live = _live(before, not_live), _live(after, not_live)
+    is_no_worse = before.omits_default and had <= live
+    if not after.omits_default or len(live) >= _LIVE_MIN or is_no_worse:
         return ""
-    named = f"only region {live[0]}" if live else "no region"
+    named = f"only region {min(live)}" if live else "no region"
+    step = " Leave derpmap.omit_default_regions out of the site file until then."
     return (
         f"OmitDefaultRegions would leave clients of {where} with {named} that is live. They need "
-        f"{_LIVE_MIN}, so that there is another when one is down."
+        f"{_LIVE_MIN}, so that there is another when one is down.{'' if before.omits_default else step}"
     )
+
+
+def _live(policy: Policy, not_live: Collection[int]) -> set[int]:
+    """Return the ids of the regions that clients can use."""
+    return {id for id, one in policy.regions.items() if one and one["nodes"] and id not in not_live}
 
 
 def changes(before: Policy, after: Policy) -> list[str]:

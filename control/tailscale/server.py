@@ -114,15 +114,12 @@ class TailscaleServer:
 
     @contextmanager
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
-        """Yield the relay's state in the policy, after looking whether it may leave.
-
-        Raises DerpfleetError.
-        """
+        """Yield the relay's state in the policy. Raises DerpfleetError."""
         policy = self._policy(self.api.read())
         if not regions_of(policy, self.site, host):
             yield None
             return
-        self._withdrawn(host, policy)
+        self._refuse([not_ours(policy, host, self.where)])
         others = [
             other
             for other in self.site.hosts.values()
@@ -132,6 +129,7 @@ class TailscaleServer:
             others=others if policy.omits_default else None,
             served=self._map(policy),
             nodes_at_home=lambda: None,
+            refuse_removal=partial(self._withdrawn, host, policy),
         )
 
     def take_out(self, host: Host) -> None:
@@ -147,14 +145,13 @@ class TailscaleServer:
         after = with_official(ours, self.site)
         proved_names = {host.name for host in (*proved, *all_proved)}
         dead = {host.region.id for host in self.site.hosts.values() if host.name not in proved_names}
-        self._refuse([too_few_left(after, dead, self.where)])
+        self._refuse([too_few_left(policy, after, dead, self.where)])
         return after
 
     def _withdrawn(self, host: Host, policy: Policy) -> Policy:
         """Return the policy without this host's regions. Raises PolicyRefused."""
-        ids = regions_of(policy, self.site, host)
-        after = without_regions(policy, ids)
-        self._refuse([not_ours(policy, host, self.where), too_few_left(after, (), self.where) if ids else ""])
+        after = without_regions(policy, regions_of(policy, self.site, host))
+        self._refuse([not_ours(policy, host, self.where), too_few_left(policy, after, (), self.where)])
         return after
 
     def _refuse(self, reasons: Iterable[str]) -> None:
@@ -185,8 +182,8 @@ class TailscaleServer:
         )
 
     def _read_back(self, before: Policy, after: Policy) -> Policy:
+        self._show(before, after, "changed")  # also when it cannot be read back
         now = self._policy(self.api.read())
-        self._show(before, after, "changed")
         touched = [id for id in {*before.regions, *after.regions} if _differ(before, after, id)]
         if lost := [str(id) for id in touched if _differ(after, now, id)]:
             raise PolicyRefused(

@@ -29,10 +29,11 @@ def places(words):
     """Return (region, family, address) of each node that can be asked."""
     found = []
     for word in words:
-        region, address, port = word.split(",")
+        region, node = word.split(",", 1)
+        address, port = node.rsplit(",", 1)
         try:
             first = socket.getaddrinfo(address, int(port), type=socket.SOCK_DGRAM)[0]
-        except OSError:
+        except (OSError, UnicodeError):  # not found, or no name at all
             continue
         found.append((region, first[0], first[4]))
     return found

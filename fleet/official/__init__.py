@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from rich.table import Table
 
+from engine import cache
 from fleet.official.latency import HERE, Times, measure
 from fleet.official.source import DEFAULT, read
 from fleet.shared.errors import CannotWrite
@@ -72,10 +73,10 @@ def _taken(fleet: Fleet, found: Official, take: Sequence[str]) -> Official:
                 next=f"did you mean --take {near[0]}?" if near else "give codes of that list",
             )
     chosen = found.model_copy(update={"taken": tuple(sorted({ids[code] for code in wanted}))})
-    fitted(fleet.site, chosen)
+    fitted(fleet.site, chosen, step="take other regions: invoke official --take CODE")
     file = file_of(fleet.site.path)
     try:
-        file.write_text(chosen.text(), encoding="utf-8")
+        cache.write(file, chosen.text().encode())
     except OSError as error:
         raise CannotWrite(f"{file} cannot be written", why=error.strerror or "") from None
     return chosen

@@ -19,6 +19,7 @@ Times = Mapping[int, float]  # region id -> milliseconds; a region that does not
 _FAR_MS = 60_000.0
 _WITHIN_S = 60.0
 _STUN = 3478
+_NODES = 6  # of a region that are asked; all that a map may have are too many for a command line
 
 
 def measure(
@@ -51,7 +52,7 @@ def measure(
 
 def _words(id: int, region: MapRegion) -> list[str]:
     nodes = [node for node in region.nodes if node.stun_port >= 0]
-    return [f"{id},{_address(node)},{node.stun_port or _STUN}" for node in nodes]
+    return [f"{id},{_address(node)},{node.stun_port or _STUN}" for node in nodes[:_NODES]]
 
 
 def _address(node: MapNode) -> str:

@@ -97,6 +97,8 @@ def take_out_of_service(
         others = leaving.others if leaving else None
         if leaving and others is not None and not is_any_proved(others, leaving.served):
             raise _no_other(fleet, host, verb)
+        if leaving and state is OutOfService.WITHDRAWN:
+            leaving.refuse_removal()
         clients = stop(fleet, host, verb, state, fence=fence)
         forget(fleet, host)
         if leaving is None:

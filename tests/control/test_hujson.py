@@ -28,10 +28,10 @@ def has_regions(text: str) -> bool:
     return '"regions":{"' in ink(standard(text)).lower()
 
 
-def kept(before: str, after: str) -> int:
-    """Return how many characters two texts have in common at their ends."""
+def replaced(before: str, after: str) -> str:
+    """Return the part of the text from the first change to the last; "" for an insertion."""
     ahead = same_start(before, after)
-    return ahead + same_start(before[ahead:][::-1], after[ahead:][::-1])
+    return before[ahead : len(before) - same_start(before[ahead:][::-1], after[ahead:][::-1])]
 
 
 def same_start(one: str, other: str) -> int:
@@ -51,9 +51,9 @@ def test_a_region_enters_and_nothing_else_moves(text: str) -> None:
         value = there[0]
         assert after.startswith(text[: value.start]) and after.endswith(text[value.end :])
     elif has_regions(text):
-        assert kept(text, after) == len(text)  # one insertion, and no other change
+        assert replaced(text, after) == ""  # one insertion, and no other change
     else:
-        assert comments(after) == comments(text)
+        assert replaced(text, after).strip() in ("", "null") and comments(after) == comments(text)
 
 
 def put_keys(text: str) -> set[str]:
@@ -75,6 +75,8 @@ def test_a_region_leaves_and_nothing_else_does(text: str) -> None:
     behind = text[value.end :] if comma is None else text[value.end : comma] + text[comma + 1 :]
     assert found(after) is None and ink(after) == ink(text[:start] + behind)
     assert comments(after) == comments(text[:start]) + comments(behind)
+    tail = text[value.end if comma is None else comma + 1 :]
+    assert after.startswith(text[:start].rstrip(" \t")) and after.endswith(tail.lstrip(" \t\r\n"))
 
 
 @given(policies)

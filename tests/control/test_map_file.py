@@ -152,10 +152,23 @@ def test_a_withdrawn_relay_leaves_with_its_former_regions(
     with desk.server.withdrawal(hk1) as leaving:
         assert leaving is not None
         assert (leaving.others, leaving.nodes_at_home()) == ([], None)
+        leaving.refuse_removal()
     desk.server.take_out(hk1)
     assert desk.text == THEIRS
     with desk.server.withdrawal(hk1) as leaving:
         assert leaving is None
+
+
+def test_a_region_that_may_not_leave_is_refused_before_its_relay_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = HK1.replace("]", ", {name: x, regionid: 900, hostname: x.y}]")
+    desk = Desk(tmp_path, monkeypatch, f"regions:\n{shared}")
+    with desk.server.withdrawal(desk.hosts["hk1"]) as leaving:
+        assert leaving is not None
+        with pytest.raises(HeadscaleRefused) as refused:
+            leaving.refuse_removal()
+    assert "has nodes of others, too: x at x.y" in refused.value.why
 
 
 def test_a_look_names_the_hosts_in_the_file_and_knows_no_served_map(

@@ -112,9 +112,11 @@ def test_a_code_that_two_regions_have_makes_one_host() -> None:
 
 def test_what_a_host_does_not_keep_is_noted_in_it() -> None:
     node = {"HostName": "hk1.example.org", "CertName": f"sha256-raw:{'ab' * 32}", "InsecureForTests": True}
-    region = {"RegionID": 900, "RegionCode": "on", "Avoid": True, "Nodes": [node]}
+    region: dict[str, Any] = {"RegionID": 900, "RegionCode": "on", "Avoid": True, "Latitude": 1}
+    region["Nodes"] = [node | {"Name": "1"}]
     made = made_of({"Regions": {"900": region}})
-    for words in ("CertName sha256-raw:ab", "InsecureForTests", "Avoid", "no CanPort80"):
+    lost = ("CertName sha256-raw:ab", "InsecureForTests", "Avoid", "no CanPort80", "Name 1;", "Latitude")
+    for words in lost:
         assert made.text.count(f"# not kept: {words}") == 1
     host = filled_in(made).hosts["on"]
     assert (host.region.name, host.ports.https, host.ports.stun, host.ipv4) == ("on", 443, 3478, None)
@@ -155,11 +157,21 @@ def test_each_kind_of_file_is_known_by_its_content(text: str, kind: str) -> None
         ("regions:\n  900: [", "line"),
         ("- 1\n", "no mapping of keys"),
         ("hosts: {}\n", "no derpMap, and no Regions"),
+        ("a: " + "[" * 5000, "^values are nested too deeply"),
+        ('{"derpMap": {"Regions": {}},\n"DERPMap": {}}', "line 2, column 1: DERPMap is here a second time"),
+        ('{"Regions": {"900": null,\n"900": null}}', "line 2, column 1: 900 is here a second time"),
+        ('{"Regions": {"900": null, "0900": null}}', "an id is there twice"),
+        ("regions: {}\nRegions: {}\n", "Regions is there twice"),
+        ("[1]", "no mapping of keys"),
     ],
 )
 def test_a_file_without_a_map_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(NoDerpMap, match=why):
         found_in(text)
+
+
+def test_a_key_that_is_twice_outside_the_map_is_the_policys_own() -> None:
+    assert found_in('{"acls": 1, "acls": 2, "derpMap": {"Regions": {}}}').map.regions == {}
 
 
 def test_the_samples_of_headscale_and_of_the_docs_become_sites() -> None:

@@ -235,7 +235,8 @@ def test_the_least_time_of_all_nodes_of_a_region_is_reported_or_null() -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         here, quiet = (f"127.0.0.1,{one.getsockname()[1]}" for one in (server, silent))
-        words = (f"7,{quiet}", f"7,{here}", f"8,{quiet}", "9,no.invalid,1")
+        nameless = ("9,no.invalid,1", f"10,{'a' * 70}.invalid,1", "11,a,b,1")  # too long a label, a comma
+        words = (f"7,{quiet}", f"7,{here}", f"8,{quiet}", *nameless)
         found = json.loads(run("stun_times", *words).stdout)
     assert isinstance(found["7"], float) and found["7"] < 1000
-    assert (found["8"], found["9"]) == (None, None)
+    assert [found[id] for id in ("8", "9", "10", "11")] == [None] * 4

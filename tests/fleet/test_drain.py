@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from control.tailscale.api import PolicyRefused
 from engine.facts import Facts
 from engine.generations import Generation, History, Stored, UnconfirmedChanges
 from engine.report import Report
@@ -30,11 +31,13 @@ from inventory.model import Host
 from roles import paths
 from roles.relay import OutOfService
 from roles.relay.runners import supervisord
+from tests.control.tailscale import policies
 from tests.control.test_headscale import site_of
 from tests.fleet.generations import Armed, known
 from tests.fleet.test_events import EVENTS, wrong
 from tests.fleet.test_withdraw import MAP, ONLY_SG, World, make_world, proof
 from tests.support.facts import DEBIAN_12, EMPTY_FILE
+from tests.support.tailscale_api import TAILNET, WRITES, tailnet
 
 
 @pytest.fixture
@@ -72,6 +75,24 @@ def test_the_only_relay_that_nodes_have_is_not_drained(world: World) -> None:
         drained(world)
     assert error.value.next == "deploy another host first, then drain this one"
     assert world.done == []
+
+
+def test_a_policy_that_may_not_lose_a_region_lets_its_relay_be_drained_and_not_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OmitDefaultRegions needs two regions, and a drain takes none away."""
+    both = [policies.of_host(policies.site(), name) for name in ("hk1", "sg1")]
+    text = policies.policy_with(*both, omit=True)
+    with tailnet(tmp_path, text) as net:
+        monkeypatch.setenv("TS_KEY", WRITES)
+        monkeypatch.setenv("SSL_CERT_FILE", str(net.ca))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        world = make_world(policies.site(api=net.url, tailnet=TAILNET), tmp_path, monkeypatch)
+        with pytest.raises(PolicyRefused, match="was not changed") as error:
+            world.withdraw()
+        assert "with only region 901" in error.value.why and world.done == []
+        assert drained(world) == 0
+        assert (world.done, net.text, net.writes) == (["stop hk1"], text, 0)
 
 
 def test_a_relay_that_is_in_no_map_has_nothing_to_keep_there(world: World) -> None:

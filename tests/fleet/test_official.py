@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 import inventory
+import operator_tasks
 from engine.facts import Ask, Output
 from engine.login import Unreachable
 from engine.report import Report
@@ -199,7 +200,26 @@ def test_what_cannot_be_taken_writes_nothing(fleet: Fleet, tmp_path: Path, quick
     with pytest.raises(inventory.SiteError, match="a problem") as refused:
         official(fleet, [], take=["hk"], source=str(file))
     assert "hosts.hk1.region.code is hk as well" in refused.value.why
+    assert refused.value.next.endswith("or take other regions: invoke official --take CODE")
     assert not file_of(fleet.site.path).exists()
+
+
+def test_the_host_of_a_relay_that_somebody_else_runs_is_not_asked(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, map = tmp_path / "site.yml", tmp_path / "map.json"
+    site.write_text(GOOD + SECOND + "    managed: false\n")
+    map.write_text(json.dumps(TAILSCALES))
+    asked: list[str] = []
+
+    def session(_: Fleet, login: Any, __: Ask) -> AnsweringHost:
+        asked.append(login.name)
+        return AnsweringHost(first={"times": "{}"}, later={})
+
+    monkeypatch.setattr(Fleet, "session_for_reading", session)
+    operator_tasks.official.body(None, host=[], take=[], from_=str(map), site=str(site))  # or it raises Exit
+    assert asked == ["hk1"]
+    assert "skipped      managed: false" in capsys.readouterr().out
 
 
 def test_a_map_that_is_none_is_refused(control: tuple[str, dict[str, Any]]) -> None:
@@ -259,5 +279,7 @@ def test_the_question_to_a_host_is_one_command(fleet: Fleet, monkeypatch: pytest
     whole = inventory.derp_map.read_derp_map({"Regions": {"1": {"RegionID": 1, "Nodes": nodes}}})
     assert whole.regions[1]
     assert latency._words(1, whole.regions[1]) == ["1,2001:db8::1,3478", "1,c.example,3479"]
+    many = inventory.derp_map.MapRegion.model_validate({"RegionID": 2, "Nodes": nodes[2:] * 64})
+    assert len(latency._words(2, many)) == 6  # of all that a map may have they would be too long a command
     said = replace(AnsweringHost(later={}).facts, commands={"times": Output(status=1, stdout="", stderr="x")})
     assert latency._times(said.commands["times"].stdout) == {}

@@ -20,8 +20,10 @@ from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.rollout import RolloutPolicy
+from tests.control.tailscale import policies
 from tests.control.test_headscale import site_of
 from tests.fleet.test_withdraw import proof
+from tests.support.tailscale_api import TAILNET, WRITES, tailnet
 
 HOSTS = ("hk1", "sg1")
 
@@ -164,3 +166,22 @@ def test_hosts_that_another_controller_has_confirmed_are_proved_first(
     event, asked = registered(under_way, monkeypatch, True)
     assert (event.kind, bool(asked)) == ((EventKind.REGISTERED, True) if ok else (EventKind.PAUSED, False))
     assert ok or event.why == "no longer proved: hk1"
+
+
+def test_a_wave_enters_a_policy_by_one_write_or_not_at_all(
+    confirmed: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO, tmp_path: Path
+) -> None:
+    """Without Tailscale's own regions, the first wave of one host is refused with the way in."""
+    monkeypatch.setenv("TS_KEY", WRITES)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with tailnet(tmp_path, policies.BARE) as net:
+        monkeypatch.setenv("SSL_CERT_FILE", str(net.ca))
+        confirmed.fleet.site = policies.site(api=net.url, tailnet=TAILNET, omit=True)
+        monkeypatch.setattr(wave, "compare_map", lambda *_: True)
+        hosts = [confirmed.host(name) for name in HOSTS]
+        event = wave.register_wave(confirmed, hosts[:1])
+        assert (event.kind, net.writes) == (EventKind.PAUSED, 0)
+        assert "Leave derpmap.omit_default_regions out of the site file" in shown.getvalue()
+        event = wave.register_wave(confirmed, hosts)
+        assert event == RolloutEvent(kind=EventKind.REGISTERED, hosts=HOSTS)
+        assert net.writes == 1 and '"900"' in net.text and '"901"' in net.text

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from control.headscale import server
+from control.headscale.facts import HeadscaleRefused
 from engine.facts import Facts, Output
 from engine.login import Unreachable
 from engine.report import Report
@@ -164,6 +165,15 @@ def test_the_relay_stops_nodes_move_and_then_its_region_goes(world: World) -> No
     words = "2 nodes had it for a home; every node that is online has another one  2.0 s"
     assert words in world.shown.getvalue()
     assert world.notes == [b"withdrawn\n"]
+
+
+def test_a_region_that_may_not_leave_the_map_stops_no_relay(world: World) -> None:
+    """A node of somebody else would be lost with it."""
+    world.map = MAP.replace("hk1.example.org}", "hk1.example.org}, {name: x, regionid: 900, hostname: x.y}")
+    with pytest.raises(HeadscaleRefused, match="headscale's map was not changed") as error:
+        world.withdraw()
+    assert "has nodes of others, too: x at x.y" in error.value.why
+    assert world.done == []
 
 
 def test_a_kept_proof_is_forgotten(world: World) -> None:

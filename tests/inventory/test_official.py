@@ -63,7 +63,7 @@ def test_a_wrong_choice_stops_every_verb(site: Path, content: str, why: str) -> 
         inventory.load(site)
     assert why in error.value.why
     assert str(file_of(site)) in error.value.where
-    assert "invoke official --take" in error.value.next
+    assert "delete this file, then invoke official --take" in error.value.next  # which reads it as well
 
 
 def test_the_site_file_itself_has_no_such_key(site: Path) -> None:

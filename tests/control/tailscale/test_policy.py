@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections import Counter
 
-from control.hujson import NotHujson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control.hujson import NotHujson, standard
 from control.regions import hostnames
 from control.tailscale import policy as pure
 from control.tailscale.policy import (
@@ -15,6 +20,7 @@ from control.tailscale.policy import (
     with_regions,
     without_regions,
 )
+from tests.control.hujson_texts import Writer, comments
 from tests.control.tailscale.policies import (
     BARE,
     POLICY,
@@ -44,6 +50,30 @@ def test_only_the_regions_of_these_hosts_enter() -> None:
     assert with_regions(after, hosts(SITE, "hk1"), omit=False).text == after.text
     assert without_regions(after, (900, 901)).text == POLICY
     assert not after.omits_default
+
+
+@given(st.integers(0, 1 << 32), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_all_that_is_not_ours_stays_in_any_policy(seed: int, omit: bool) -> None:
+    """Its own map may be any, but for the ids of our regions."""
+    text = Writer(seed).policy()
+    try:
+        before = read_policy(text)
+    except NotHujson:
+        return  # a region that is none
+    ours, official = (900, 901), (4, 7)
+    if not before.regions.keys().isdisjoint(ours):
+        return
+    site = taking(SITE, *official)
+    after = with_official(with_regions(before, hosts(site, "hk1", "sg1"), omit=omit), site)
+    assert after.regions.keys() - {*ours, *official} == before.regions.keys()
+    assert {id: after.regions[id] for id in before.regions} == before.regions
+    assert Counter(comments(text)) == Counter(comments(after.text))
+    left = json.loads(standard(without_regions(after, (*ours, *official)).text))
+    was = json.loads(standard(text))
+    assert {key: left[key] for key in was if key.lower() != "derpmap"} == {
+        key: value for key, value in was.items() if key.lower() != "derpmap"
+    }
 
 
 def test_a_policy_without_a_map_gets_one() -> None:
@@ -117,15 +147,31 @@ def test_a_host_has_its_former_ids_too() -> None:
     assert regions_of(read_policy(text), SITE, SITE.hosts["sg1"]) == []
 
 
+def left(before: str, after: str, *not_live: int) -> str:
+    return too_few_left(read_policy(before), read_policy(after), not_live, WHERE)
+
+
 def test_clients_need_two_live_regions_when_they_have_no_others() -> None:
     both = [of_host(SITE, "hk1"), of_host(SITE, "sg1")]
-    assert too_few_left(read_policy(policy_with(*both, omit=True)), (), WHERE) == ""
-    assert too_few_left(read_policy(policy_with(both[0])), (), WHERE) == ""
-    alone = too_few_left(read_policy(policy_with(*both, omit=True)), [901], WHERE)
+    omitting = policy_with(*both, omit=True)
+    assert left(BARE, omitting) == ""
+    assert left(policy_with(*both), policy_with(both[0])) == ""
+    alone = left(BARE, omitting, 901)
     assert alone.startswith("OmitDefaultRegions would leave clients of the policy of example.com with only ")
     assert "only region 900 that is live. They need 2" in alone
+    assert alone.endswith("Leave derpmap.omit_default_regions out of the site file until then.")
     empty = policy_with({**both[0], "Nodes": []}, omit=True)
-    assert "with no region that is live" in too_few_left(read_policy(empty), (), WHERE)
+    lost = left(omitting, empty)
+    assert "with no region that is live" in lost and "site file" not in lost
+
+
+def test_too_few_that_are_there_already_may_be_repaired() -> None:
+    """Another controller has proved them, or one is down."""
+    both = [of_host(SITE, "hk1"), of_host(SITE, "sg1")]
+    moved = {**both[0], "Nodes": [{**both[0]["Nodes"][0], "DERPPort": 8443}]}
+    before, after = policy_with(*both, omit=True), policy_with(moved, both[1], omit=True)
+    assert left(before, after, 901) == left(before, before, 900, 901) == ""
+    assert "with only region 901" in left(before, policy_with(both[1], omit=True))
 
 
 def test_chosen_official_regions_enter_where_clients_have_no_others() -> None:
@@ -137,13 +183,13 @@ def test_chosen_official_regions_enter_where_clients_have_no_others() -> None:
     assert list(with_official(after, taking(SITE, 7)).regions) == [12, 950, 7]
     assert with_official(after, taking(SITE)).text == before.text
     assert with_official(after, SITE).text == after.text  # without a choice it is somebody else's
-    assert too_few_left(after, (), WHERE) == ""
+    assert left(BARE, after.text) == ""
 
 
 def test_none_enters_a_policy_that_has_all_of_them() -> None:
     assert with_official(read_policy(POLICY), taking(SITE, 4)).text == POLICY
-    left = with_official(read_policy(policy_with(FRA)), taking(SITE))
-    assert left.regions == {}
+    after = with_official(read_policy(policy_with(FRA)), taking(SITE))
+    assert after.regions == {}
 
 
 @pytest.mark.parametrize(
