@@ -32,12 +32,12 @@ _GROUPS: Mapping[str, tuple[HostState, ...]] = {
 
 
 def changes(report: Report, id: str, before: Rollout, after: Rollout, event: RolloutEvent) -> None:
-    """Show what an event has changed."""
+    """Show what an event has changed: first its own host, then those that it leads to."""
     if after.waves != before.waves:
         plan(report, id, after)
     _waves(report, id, before, after)
-    for name, host in after.hosts.items():
-        was = before.hosts[name].state
+    for name in sorted(after.hosts, key=lambda name: name != event.host):
+        was, host = before.hosts[name].state, after.hosts[name]
         if host.state is not was:
             why = event.why if event.host == name else ""
             report.emit(

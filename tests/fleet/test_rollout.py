@@ -249,6 +249,18 @@ def test_its_events_are_as_described(desk_of: Any, capsys: pytest.CaptureFixture
     ]
 
 
+def test_the_host_of_an_event_is_shown_before_those_that_it_leads_to(
+    desk_of: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the site file h1 would begin to go back before h2 is as before."""
+    desk = desk_of(fleet_of(3), json_lines=True)
+    desk.world.hosts["h2"].fault = EventKind.UNDONE
+    assert desk.begin() == 7
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    states = [(one["host"], one["state"]) for one in events if one["event"] == "host_state"]
+    assert states.index(("h2", "undone")) < states.index(("h1", "going back"))
+
+
 def options(**more: Any) -> RolloutOptions:
     return RolloutOptions(keys=more.pop("keys", {}), head={}, **more)
 
