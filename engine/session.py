@@ -296,7 +296,8 @@ class Session:
                 host=self._login.name,
                 why="; ".join(filter(None, ("another run is at work there", event["in_force"]))),
                 next=(
-                    "wait until that run ends; a run that lost its connection ends after its present resource"
+                    "wait until that run ends; one that lost its connection ends after its present resource, "
+                    "and takes a deploy back that is not confirmed"
                 ),
             )
         if kind == "refused":

@@ -9,6 +9,7 @@ from control.served import Served
 from engine.crash import made_of_facts
 from engine.facts import asked
 from engine.generations import Generation, Stored, moment
+from engine.login import Unreachable
 from engine.plan import Plan
 from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
@@ -165,7 +166,20 @@ class Confirmation:
             kept = session.history().find(session.generation)
             self.former, self.derper = as_kept(self.host, kept)
             remember_derper(self.fleet, self.host, self.derper)
+            self._take_back(session)
+
+    def _take_back(self, session: Session) -> None:
+        """Have the plan taken back. Raises what the session does.
+
+        A host that refuses is as the plan has left it, and not proved: the exit code says so.
+        """
+        try:
             session.back()
+        except Unreachable:
+            raise  # it goes back by itself
+        except DerpfleetError as error:
+            error.exit_code = STUCK
+            raise
 
     def _show_replaced(self, outcome: Outcome, session: Session) -> None:
         """Show whose release the plan replaces, when another operator confirmed that one."""
@@ -320,9 +334,12 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
             f"What happened: invoke logs --host {host.name}"
         )
         return UNDECIDED if judge.verdict is Conclusion.INCONCLUSIVE else TAKEN_BACK
+    words = "is proved as it is now, but its way back has not ended"
+    if not proof.ok:
+        words = "is NOT proved after the way back, and serves as it can"
     fleet.report.say(
-        f"{host.name} is NOT proved after the way back, and serves as it can. Look at it: "
-        f"invoke logs --host {host.name}; take it out of service: invoke withdraw --host {host.name}"
+        f"{host.name} {words}. Look at it: invoke logs --host {host.name}; "
+        f"take it out of service: invoke withdraw --host {host.name}"
     )
     return STUCK
 

@@ -140,6 +140,24 @@ def test_a_check_of_all_leaves_a_withdrawn_relay_out(
     assert len(world.registered) == changes
 
 
+@pytest.mark.parametrize("registers", [True, False])
+def test_the_exit_code_of_a_host_is_above_that_of_the_map(
+    registers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proved hosts are registered all the same."""
+    world = World(tmp_path, monkeypatch, note=None)
+    codes, tried = [0, 8], list[str]()
+
+    def register(_: Fleet, __: Any, proofs: Any) -> bool:
+        tried.extend(proofs)
+        return registers
+
+    monkeypatch.setattr(deploy, "_converge", lambda *_: codes.pop(0))
+    monkeypatch.setattr(deploy, "register", register)
+    assert deploy.deploy(world.fleet, list(world.fleet.site.hosts.values())) == 8
+    assert tried == ["hk1"]
+
+
 BEFORE = "derp_clients_local 3\nprocess_start_unix_time 1000.5\n"
 
 
