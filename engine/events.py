@@ -66,7 +66,7 @@ _WORK: Mapping[str, _Fields] = {  # these come only after a plan
     "confirm": {"id": _text, "path": _text, "within_s": _number},
     "armed": {"counts": _counts, "generation": _count, "within_s": _number, "stopped": _text},
     "kept": {"generation": _count},
-    "going_back": {"generation": _count, "ids": _texts},
+    "going_back": {"generation": _count, "ids": _texts, "stays": _texts},
     "back": {"generation": _count},
     "stored": {
         "generation": _count, "newest": _count, "ids": _texts, "drift": _texts, "stays": _texts, "z": _text

@@ -14,6 +14,7 @@ from engine.facts import parsed
 _Text = Annotated[str, Field(max_length=4096)]
 _Words = Annotated[dict[_Text, Annotated[str, Field(max_length=1 << 16)]], Field(max_length=64)]
 _Number = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+_Moment = Annotated[float, Field(ge=0, le=1e11)]
 
 
 _SHORT = 12  # hex digits of a hash, as files/agent/generations.py has it
@@ -34,7 +35,7 @@ class Generation:
     """
 
     number: _Number
-    at: Annotated[float, Field(ge=0, le=1e11)] = 0.0
+    at: _Moment = 0.0
     who: _Text = ""
     verb: _Text = ""
     plan: _Text = ""
@@ -55,15 +56,21 @@ class UnconfirmedChanges:
     plan: _Text = ""
     who: _Text = ""
     verb: _Text = ""
-    since: Annotated[float, Field(ge=0, le=1e11)] = 0.0
+    since: _Moment = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The generations of a host, newest first."""
+    """The generations of a host, newest first.
+
+    `since`: when the first of them all was confirmed, 0.0 if that is not known. `lost`: the ids of
+    what was a file of others before us, whose content the host does not keep.
+    """
 
     generations: Annotated[tuple[Generation, ...], Field(max_length=1000)]
     unconfirmed: UnconfirmedChanges
+    since: _Moment = 0.0
+    lost: Annotated[tuple[_Text, ...], Field(max_length=1000)] = ()
 
     @classmethod
     def parse(cls, raw: Any) -> History:

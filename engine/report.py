@@ -250,6 +250,10 @@ class Report:
     def _on_stored(self, host: str, event: Mapping[str, Any]) -> None:
         for id in event["drift"]:
             self.line(host, "edited", f"{id}  by hand, since generation {event['newest']}")
+        self._stay(host, event)
+
+    def _stay(self, host: str, event: Mapping[str, Any]) -> None:
+        """Print what a way back does not bring back."""
         for id in event["stays"]:
             self.line(host, "stays", id)
 
@@ -258,6 +262,7 @@ class Report:
 
     def _on_going_back(self, host: str, event: Mapping[str, Any]) -> None:
         self.line(host, "going back", f"to generation {event['generation']}")
+        self._stay(host, event)
 
     def _on_back(self, host: str, event: Mapping[str, Any]) -> None:
         self.line(host, "taken back", f"generation {event['generation']} again")

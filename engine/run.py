@@ -164,7 +164,7 @@ class Outcome:
         elif kind == "stored":
             self.drift, self.stays = event["drift"], event["stays"]
         elif kind == "going_back":
-            self.is_going_back = True
+            self.is_going_back, self.stays = True, event["stays"]
         elif kind in ("kept", "back"):
             self.generation = event["generation"]
 

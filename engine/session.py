@@ -54,7 +54,8 @@ class Stopped(DerpfleetError):
 class Session:
     """A conversation that holds the host's lock from beginning to end, and its facts.
 
-    `newest`: the outline of the host's newest generation, from before the plan.
+    `newest`: the outline of the host's newest generation, from before the plan. `who`: the
+    operator, as the host notes them with a generation.
     `on_event` gets every event of the agent as a dict, in order.
     Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
@@ -73,10 +74,10 @@ class Session:
         self._ids: Collection[str] | None = None  # those of the plan
         self.is_armed = False  # the plan is applied, and waits for `keep`, `back` or `leave`
         self.generation = 0  # the one that an armed plan can go back to
-        self._who = f"{getpass.getuser()}@{socket.gethostname()}"
+        self.who = f"{getpass.getuser()}@{socket.gethostname()}"
         self._channel = AgentChannel(login)
         try:
-            first = {"hello": 1, "run": run_id, "who": self._who, "lock": lock, "fence": fence}
+            first = {"hello": 1, "run": run_id, "who": self.who, "lock": lock, "fence": fence}
             self._send(first | _asked(ask))
             if ask.history:
                 self._send(_HISTORY)
@@ -175,7 +176,7 @@ class Session:
 
     def _arm(self, arm: Mapping[str, Any] | None, plan: str, **more: int) -> dict[str, Any]:
         """Return the part of a message that arms its plan."""
-        return {"arm": {"within_s": _WITHIN_S, "who": self._who, "plan": plan, **more, **arm}} if arm else {}
+        return {"arm": {"within_s": _WITHIN_S, "who": self.who, "plan": plan, **more, **arm}} if arm else {}
 
     def _carried_out(self) -> Mapping[str, int]:
         """Return the counts, once the agent has acted."""
@@ -295,7 +296,8 @@ class Session:
                 host=self._login.name,
                 why="; ".join(filter(None, ("another run is at work there", event["in_force"]))),
                 next=(
-                    "wait until that run ends; a run that lost its connection ends after its present resource"
+                    "wait until that run ends; one that lost its connection ends after its present resource, "
+                    "and takes a deploy back that is not confirmed"
                 ),
             )
         if kind == "refused":

@@ -31,7 +31,10 @@ LINE_MAX = 3 << 20  # facts, packed; a line of empty lists only takes 70 MiB of 
 OUTPUT_MAX = 64 << 20  # a million lines of a journal
 WRONG_PASSWORD = "sudo did not accept the password"  # noqa: S105
 PASSWORD_STEP = "check ssh.sudo_password of the host"  # noqa: S105
-LOST_STEP = "run the same command again; the agent on the host finishes its present resource and ends"
+LOST_STEP = (
+    "run the same command again; the agent on the host finishes its present resource, takes a deploy back "
+    "that is not confirmed, and ends"
+)
 
 
 class NotReady(DerpfleetError):

@@ -65,7 +65,8 @@ def deploy(
             break
         proofs[host.name] = proof
     if proofs and not only:
-        code = _registered(fleet, server, proofs) or code
+        registered = _registered(fleet, server, proofs)
+        code = code or registered  # a host that is neither old nor new outweighs the map
     others_broken = any(not host.managed and host.name not in proofs for host in hosts)
     return code or int(others_broken and not only)
 

@@ -82,16 +82,17 @@ def _job(fleet: Fleet, judge: Confirmation, force: bool) -> Job:
 def _plan(fleet: Fleet, host: Host, force: bool, session: Session) -> Stored:
     """Return the newest generation's plan. Raises NotDrained, SiteDiffers."""
     deploy = f"invoke deploy --host {host.name} brings it back as the site file has it"
-    state = relay.out_of_service(session.facts)
+    state, history = relay.out_of_service(session.facts), session.history()
+    in_force = f"in force now: {history.in_force}"
     if state is not OutOfService.DRAINED:
         why = f"it is {state}" if state else "no drain has stopped its relay"
-        raise NotDrained("nothing was changed: it is not drained", host=host.name, why=why, next=deploy)
-    history = session.history()
+        what = "nothing was changed: it is not drained"
+        raise NotDrained(what, host=host.name, why=f"{why}; {in_force}", next=deploy)
     newest = history.find(history.newest)
     if newest is None or newest.trouble:
         why = newest.trouble if newest else "it has no generation: no deploy of it was confirmed yet"
         what = "nothing was changed: there is no state to go back to"
-        raise NotDrained(what, host=host.name, why=why, next=deploy)
+        raise NotDrained(what, host=host.name, why=f"{why}; {in_force}", next=deploy)
     refuse_other_site(host, history, newest, next=deploy)
     fleet.report.line(host.name, "starting", f"generation {newest.number}")
     return stored(session.facts, history, newest, force=force)

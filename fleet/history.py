@@ -79,7 +79,19 @@ def _show(fleet: Fleet, host: Host, found: History | DerpfleetError | None) -> i
         _show_generation(fleet, host, one, in_force=one.number == found.newest and not left.plan)
     if not found.generations:
         fleet.report.line(host.name, "", "no generation: no deploy of this host was confirmed yet")
+        return 0
+    _show_as_found(fleet, host, found)
     return 0
+
+
+def _show_as_found(fleet: Fleet, host: Host, found: History) -> None:
+    """Show generation 0, the host before us, and which files of others do not come back."""
+    before = f"before {moment(found.since)}" if found.since else "before derpfleet"
+    words = f"{before}; invoke rollback --host {host.name} --to found takes derpfleet off the host"
+    fleet.report.line(host.name, "as found", f"{0:>3}  {words}")
+    for one in found.lost:
+        fleet.report.line(host.name, "stays", f"{one}  its content of then is not kept (4 MiB at most)")
+    fleet.report.emit(event="as_found", host=host.name, since=found.since or None, lost=found.lost)
 
 
 def _verb(one: Generation) -> str:

@@ -21,9 +21,9 @@ from inventory.model import Host
 from roles import relay
 
 _STAYS = (
-    "What does not come back: packages, users, certificates and keys stay as they are now, and clients "
-    "whose connection was cut have connected again by themselves. The site file is as it was: the next "
-    "deploy brings the host to it again."
+    "What does not come back: packages, users, certificates and keys stay as they are now, as does each file "
+    "of others over 4 MiB, and clients whose connection was cut have connected again by themselves. The site "
+    "file is as it was: the next deploy brings the host to it again."
 )
 _EDITED = "A rollback is refused while files are edited: keep what you need of them, and add --force."
 _MOST = 99_999_999

@@ -91,7 +91,7 @@ def go_back(host, number):
     way = WayBack(host, number)
     host.take(way.resources, [])
     ids = [resource.id for resource in way.resources]
-    host.wire.send("going_back", generation=number, ids=ids)
+    host.wire.send("going_back", generation=number, ids=ids, stays=way.stays)
     way.refuse_gaps()
     counts = converge(host, "apply")
     if not counts["failed"]:

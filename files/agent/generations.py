@@ -7,8 +7,8 @@
 
 `about` and `proof` are the controller's words. `found` has the state of each thing that this
 generation has and the one before did not have, as it was before. Generation 0 is the host as it was
-found: it has only `found`, of all generations that are no longer kept. Contents are in the backups,
-by hash.
+found: it has only `found`, of all generations that are no longer kept, and "since": the time of
+generation 1. Contents are in the backups, by hash.
 """
 
 import json
@@ -110,6 +110,17 @@ class Generations:
         words = ("number", "at", "who", "verb", "plan", "about", "proof", "changes")
         return {word: record[word] for word in words}
 
+    def since(self):
+        """Return when generation 1 was confirmed, 0 if that is not known."""
+        return self.readable(1).get("at") or self.readable(0).get("since", 0)
+
+    def found(self):
+        """Return the `found` of all generations that can be read. The oldest states count."""
+        found = {}
+        for number in [0] + self.numbers():
+            found = dict(self.readable(number)["found"], **found)
+        return found
+
     def found_since(self, number):
         """Return the `found` of all generations after that one. The oldest states count."""
         found = {}
@@ -138,8 +149,9 @@ class Generations:
     def drop_oldest(self):
         """Let go of all but `KEPT`. The states from before them move to generation 0."""
         for old in self.numbers()[:-KEPT]:
-            as_found = self.read(0)
-            self._write(0, dict(as_found, found=dict(self.readable(old)["found"], **as_found["found"])))
+            as_found, record = self.read(0), self.readable(old)
+            since = {"since": record["at"]} if old == 1 and "at" in record else {}
+            self._write(0, dict(as_found, found=dict(record["found"], **as_found["found"]), **since))
             remove(self._path(old))
 
     def readable(self, number):

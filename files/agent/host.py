@@ -95,6 +95,21 @@ class Host:
             return
         self.journal.prune({spec["id"] for spec in self.not_kept}, needed)
 
+    def history(self):
+        """Return what people want to know of the generations, and of the host before them.
+
+        "lost": the ids of what was a file of others, whose content is not kept.
+        """
+        found = self.generations.found().values()
+        files = [entry for entry in found if entry["was"].get("type") == "file"]
+        lost = [entry["spec"]["id"] for entry in files if not self._has(entry["was"].get("sha256"))]
+        generations, left = self.generations.history(), self.unconfirmed.head()
+        since = self.generations.since()
+        return {"generations": generations, "unconfirmed": left, "since": since, "lost": lost}
+
+    def _has(self, digest):
+        return digest is not None and os.path.exists(self.journal.backup(digest))
+
     def in_force(self):
         """Return in words which state the host is in, "" for one that was never confirmed."""
         newest, head = self.generations.newest(), self.unconfirmed.head()

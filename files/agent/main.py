@@ -217,8 +217,7 @@ def serve(wire):
 
     def answer(message):
         if "history" in message:
-            said = {"generations": host.generations.history(), "unconfirmed": host.unconfirmed.head()}
-            return wire.send("history", z=packed(said))
+            return wire.send("history", z=packed(host.history()))
         return wire.send("facts", z=packed(asked_facts(root, message)))
 
     with folder.scratch() as scratch:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from control.served import Served
 from engine.crash import made_of_facts
 from engine.facts import asked
-from engine.generations import Generation, Stored
+from engine.generations import Generation, Stored, moment
+from engine.login import Unreachable
 from engine.plan import Plan
 from engine.run import NOTHING, Job, Outcome
 from engine.session import Session
@@ -88,6 +89,7 @@ class Confirmation:
     derper: str = ""
     control: Callable[[Host], bool | None] | None = None
     clients: CutOver | None = None
+    _is_new: bool = False  # the plan is no way back
     _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
@@ -97,14 +99,27 @@ class Confirmation:
         """
         if job.mode == "check":
             return
+        self._is_new = not isinstance(wanted, Stored)
         then = self.host
         if isinstance(wanted, Stored):
             then = former(self.host, wanted.about.get("seen", ""))
             session.ask(asked(cut_over.ask_before(self.host), shut_out.ask(self.fleet, then)))
+        self._count_on_former(session)
         shut_out.refuse(self.fleet, then, job, wanted, session.facts)
         if self.before is None and not self.leaves and (job.about or isinstance(wanted, Stored)):
             self.fleet.report.doing(self.host.name, "proof: before the changes")
             self.before = self._proof_before(session)
+
+    def _count_on_former(self, session: Session) -> None:
+        """Ask the program that runs for its clients, when it is not the one of the plan.
+
+        Its page is another one then. It costs turns only where that of the plan does not answer.
+        """
+        if cut_over.before(session.facts) or not (cut_over.runs(session.facts) and session.newest.generation):
+            return
+        history = session.history()
+        then, _ = as_kept(self.host, history.find(history.newest))
+        session.ask(cut_over.ask_before(then))
 
     def _proof_before(self, session: Session) -> Proof | None:
         """Return the proof of the relay as it is; None without a generation that is in force.
@@ -129,6 +144,8 @@ class Confirmation:
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
         remember_derper(self.fleet, self.host, self.derper)
+        if self._is_new:
+            self._show_replaced(outcome, session)
         if outcome.ok:
             self.learn_pin(outcome)
         tries = self._try(session) if outcome.ok else []
@@ -149,7 +166,32 @@ class Confirmation:
             kept = session.history().find(session.generation)
             self.former, self.derper = as_kept(self.host, kept)
             remember_derper(self.fleet, self.host, self.derper)
+            self._take_back(session)
+
+    def _take_back(self, session: Session) -> None:
+        """Have the plan taken back. Raises what the session does.
+
+        A host that refuses is as the plan has left it, and not proved: the exit code says so.
+        """
+        try:
             session.back()
+        except Unreachable:
+            raise  # it goes back by itself
+        except DerpfleetError as error:
+            error.exit_code = STUCK
+            raise
+
+    def _show_replaced(self, outcome: Outcome, session: Session) -> None:
+        """Show whose release the plan replaces, when another operator confirmed that one."""
+        history = session.history()
+        newest = history.find(history.newest)
+        if newest is None or newest.who in ("", session.who):
+            return
+        release, new = (about.get("release", "") for about in (newest.about, outcome.about))
+        if release and new and release != new:
+            self.fleet.report.line(
+                self.host.name, "replaces", f"{release} of {newest.who}, since {moment(newest.at)}"
+            )
 
     def _stays(self, session: Session) -> bool:
         """Whether the host does not go back by now."""
@@ -292,9 +334,12 @@ def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge
             f"What happened: invoke logs --host {host.name}"
         )
         return UNDECIDED if judge.verdict is Conclusion.INCONCLUSIVE else TAKEN_BACK
+    words = "is proved as it is now, but its way back has not ended"
+    if not proof.ok:
+        words = "is NOT proved after the way back, and serves as it can"
     fleet.report.say(
-        f"{host.name} is NOT proved after the way back, and serves as it can. Look at it: "
-        f"invoke logs --host {host.name}; take it out of service: invoke withdraw --host {host.name}"
+        f"{host.name} {words}. Look at it: invoke logs --host {host.name}; "
+        f"take it out of service: invoke withdraw --host {host.name}"
     )
     return STUCK
 

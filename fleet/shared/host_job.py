@@ -8,7 +8,7 @@ from functools import partial
 
 import roles
 from artefacts.shipment import Shipment, make_shipment
-from engine.facts import Facts, asked
+from engine.facts import Ask, Facts, asked
 from engine.resource import Resource
 from engine.run import NOTHING, Job, Verb
 from engine.session import Session
@@ -47,7 +47,8 @@ def host_job(
     """
     before = NOTHING
     if verb is not Verb.CHECK:
-        before = asked(cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
+        parts = (cut_over.ask_before(host), shut_out.ask(fleet, host), pins.ask(host))
+        before = asked(*parts, Ask(history=True))
     return Job(
         verb=verb,
         plan=partial(_plan, fleet, host, include_withdrawn),

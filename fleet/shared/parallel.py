@@ -98,7 +98,8 @@ class Parallel:
         if self._stopping.is_set():
             for session in sessions:
                 session.close()
-            raise Interrupted("abandoned", why="the agents finish the resource in hand on their own")
+            why = "the agents finish the resource in hand on their own, and take back what is not confirmed"
+            raise Interrupted("abandoned", why=why)
         self._stopping.set()
         self._report.say("stopping after the resource in hand; press Ctrl-C once more to abandon it")
         for session in sessions:

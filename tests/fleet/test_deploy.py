@@ -26,7 +26,7 @@ from inventory.model import Docker, Host
 from probe.proof import Proof
 from roles import paths, relay
 from tests.control.test_headscale import site_of
-from tests.engine.test_answers import Said, event, facts
+from tests.engine.test_answers import Said, event, facts, packed
 from tests.fleet.test_events import EVENTS, wrong
 from tests.fleet.test_withdraw import proof
 from tests.support.facts import DEBIAN_12, EMPTY_FILE
@@ -77,6 +77,7 @@ class World:
 
 FORM = event("hello", v=1, z=facts(python="x"))
 CONTENT = event("hello", v=1, z=facts(os_version="twelve"))
+NO_HISTORY = event("history", z=packed(b'{"generations": [], "unconfirmed": {}}'))
 
 
 @pytest.mark.parametrize("hello", [FORM, CONTENT], ids=["another form", "no version"])
@@ -102,7 +103,7 @@ def test_a_host_that_talks_nonsense_is_its_own_failure(
 
     monkeypatch.setattr(Fleet, "runs", tmp_path)
     monkeypatch.setattr(step, "converge", converge)
-    monkeypatch.setattr(session, "AgentChannel", lambda _: Said(hello))
+    monkeypatch.setattr(session, "AgentChannel", lambda _: Said(hello, NO_HISTORY))
     monkeypatch.setattr(deploy, "control_server", lambda _: Server())
     monkeypatch.setattr(deploy, "prove_hosts", all_proved)
     assert deploy.deploy(fleet, [site.hosts["sg1"], docker]) == 1
@@ -137,6 +138,24 @@ def test_a_check_of_all_leaves_a_withdrawn_relay_out(
     hosts = list(world.fleet.site.hosts.values())
     assert check.check(world.fleet, hosts, include_withdrawn=named) == 10
     assert len(world.registered) == changes
+
+
+@pytest.mark.parametrize("registers", [True, False])
+def test_the_exit_code_of_a_host_is_above_that_of_the_map(
+    registers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proved hosts are registered all the same."""
+    world = World(tmp_path, monkeypatch, note=None)
+    codes, tried = [0, 8], list[str]()
+
+    def register(_: Fleet, __: Any, proofs: Any) -> bool:
+        tried.extend(proofs)
+        return registers
+
+    monkeypatch.setattr(deploy, "_converge", lambda *_: codes.pop(0))
+    monkeypatch.setattr(deploy, "register", register)
+    assert deploy.deploy(world.fleet, list(world.fleet.site.hosts.values())) == 8
+    assert tried == ["hk1"]
 
 
 BEFORE = "derp_clients_local 3\nprocess_start_unix_time 1000.5\n"

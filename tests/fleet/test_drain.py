@@ -146,12 +146,13 @@ def test_files_that_were_edited_meanwhile_are_overwritten_only_by_force(world: W
 @pytest.mark.parametrize(
     ("facts", "history", "what", "why"),
     [
-        (DEBIAN_12, known(NEWEST), "it is not drained", "no drain has stopped its relay"),
-        (noted(""), known(NEWEST), "it is not drained", "it is withdrawn"),
+        (DEBIAN_12, known(NEWEST), "it is not drained",
+         "no drain has stopped its relay; in force now: generation 4 ("),
+        (noted(""), known(NEWEST), "it is not drained", "it is withdrawn; in force now: generation 4 ("),
         (noted("drained"), known(), "no state to go back to", "it has no generation"),
-        (noted("drained"), known(DAMAGED), "no state to go back to", "damaged"),
+        (noted("drained"), known(DAMAGED), "no state to go back to", "damaged; in force now: generation 4"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_come_back_by_itself_is_a_deploys_work(
     world: World, facts: Facts, history: History, what: str, why: str
 ) -> None:

@@ -170,6 +170,14 @@ def test_history_shows_generations_and_what_nobody_confirmed(
     text = shown.getvalue()
     assert "bob@desk  deploy confirms it, rollback takes it back" in text
     assert "relay b" in text and "in force" not in text
+    assert "0  before derpfleet; invoke rollback --host hk1 --to found takes derpfleet off" in text
+
+
+def test_history_ends_with_the_host_as_it_was_found(fleet: Fleet, shown: io.StringIO) -> None:
+    found = replace(known(generation(3, "b")), since=1.0, lost=("file:/etc/theirs",))
+    assert history._show(fleet, HOST, found) == 0
+    assert "as found       0  before 1970-01-01 00:00; invoke rollback" in shown.getvalue()
+    assert "stays        file:/etc/theirs  its content of then is not kept" in shown.getvalue()
 
 
 def test_a_host_that_cannot_be_asked_has_its_own_error(

@@ -1,0 +1,101 @@
+"""The release that a plan replaces: whose it was, and how many clients its program has."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.facts import Ask, Facts, Listener, Output
+from engine.generations import Outline, Stored
+from engine.run import Job, Verb
+from fleet.shared import confirm, cut_over, evidence
+from fleet.shared.confirm import Confirmation
+from fleet.shared.fleet import Fleet
+from fleet.shared.seen import settings
+from fleet.shared.verdict import Evidence
+from inventory.model import Docker
+from tests.fleet.generations import HOST, Armed, generation, known, outcome
+from tests.fleet.test_prover import IMAGE
+from tests.fleet.test_withdraw import proof
+from tests.support.facts import DEBIAN_12
+
+DEPLOY = Job(verb=Verb.DEPLOY, plan=lambda _: (), about=lambda _: {})
+DERPER = HOST.model_copy(update={"flavour": "docker", "docker": Docker(image=IMAGE)})
+RELAY = Listener(
+    proto="tcp", address="127.0.0.1", port=3340, pid=7, program="python3", unit="derpfleet-relay.service"
+)
+
+
+class Session(Armed):
+    """Stands in for a session of ann@desk. `asked`: the commands that the host was asked."""
+
+    def __init__(self, who: str, *, page: str = "", listening: tuple[Listener, ...] = (RELAY,)) -> None:
+        super().__init__(3)
+        self.who, self.asked = who, list[Ask]()
+        said = {"clients_before": Output(status=0, stdout=page, stderr="")}
+        self.facts = replace(DEBIAN_12, commands=said, listening=listening)
+        self.newest = Outline(generation=3, contents=frozenset())
+
+    def ask(self, ask: Ask) -> Facts:
+        self.asked.append(ask)
+        return self.facts
+
+
+@pytest.fixture(autouse=True)
+def proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: Evidence())
+    monkeypatch.setattr(confirm, "prove_quietly", lambda *_, **__: proof("hk1", ok=True))
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=True)})
+
+
+@pytest.mark.parametrize(
+    ("who", "release", "is_said"),
+    [
+        ("bob@desk", "relay new", True),
+        ("ann@desk", "relay new", False),
+        ("bob@desk", "relay b", False),  # the same release with other settings
+        ("bob@desk", "", False),  # a part of a plan
+    ],
+)
+def test_a_release_of_another_operator_is_named(
+    fleet: Fleet, shown: io.StringIO, who: str, release: str, is_said: bool
+) -> None:
+    session: Any = Session(who, page="derp_clients_local 1")
+    judge = Confirmation(fleet, HOST, None)
+    judge.look(DEPLOY, [], session)
+    judge(outcome(about={"release": release}), session)
+    assert ("replaces     relay b of ann@desk, since 1970-01-01 00:00" in shown.getvalue()) is is_said
+    assert session.words[-1] == "keep"
+
+
+def test_a_way_back_has_said_it_already(fleet: Fleet, shown: io.StringIO) -> None:
+    session: Any = Session("bob@desk", page="derp_clients_local 1")
+    judge = Confirmation(fleet, HOST, None)
+    judge.look(Job(verb=Verb.ROLLBACK, plan=lambda _: ()), Stored(1, "a", {}), session)
+    judge(outcome(about={"release": "relay a"}), session)
+    assert "replaces" not in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("page", "listening", "is_asked"),
+    [("", (RELAY,), True), ("derp_clients_local 1", (RELAY,), False), ("", (), False)],
+)
+def test_the_page_of_another_program_is_asked_for_its_clients(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, page: str, listening: tuple[Listener, ...], is_asked: bool
+) -> None:
+    """The page of the new program does not answer before the switch."""
+    session: Any = Session("ann@desk", page=page, listening=listening)
+    monkeypatch.setattr(session, "history", lambda: known(generation(3, "b", about={"seen": settings(HOST)})))
+    Confirmation(fleet, DERPER, None).look(DEPLOY, [], session)
+    assert session.asked == ([cut_over.ask_before(HOST)] if is_asked else [])
+    assert cut_over.ask_before(HOST) != cut_over.ask_before(DERPER)
+
+
+def test_without_a_generation_nothing_is_known_of_another_program(fleet: Fleet) -> None:
+    session: Any = Session("ann@desk")
+    session.newest = Outline(generation=0, contents=frozenset())
+    Confirmation(fleet, DERPER, None).look(DEPLOY, [], session)
+    assert session.asked == []
