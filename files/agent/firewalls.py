@@ -70,7 +70,10 @@ class NftTable(Kind):
         armed = self._arm() if is_armed else None
         self.family.load(self._new_rules())
         if armed is not None:
-            self._await_confirmation(*armed)
+            try:
+                self._await_confirmation(*armed)
+            finally:
+                self._forget_before()
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         write_atomically(self.path, self._new_rules(), 0o644, (os.getuid(), os.getgid()))
         with open(self._state(), "w") as file:
@@ -82,17 +85,30 @@ class NftTable(Kind):
             self.family.delete()
         remove(self.path)
         remove(self._state())
+        self._forget_before()
+
+    def _token(self):
+        """Return the path of the file that says that the rules are not confirmed."""
+        return "%s/run/derpfleet/armed-%s" % (self.host.root, self.spec["table"])
+
+    def _saved(self):
+        """Return the path of the rules of before, while they may have to come back."""
+        return "%s/run/derpfleet/before-%s" % (self.host.root, self.spec["table"])
+
+    def _forget_before(self):
+        """Remove what a confirmation needs, unless the rules still wait for it."""
+        if not os.path.exists(self._token()):
+            remove(self._saved())
+            remove(self._token() + ".reverted")
 
     def _arm(self):
         """Start the process that brings the rules of now back. Return its token and commands.
 
         The process runs them after `revert_after_s`, unless the token is gone by then.
         """
-        old, folder = self.family.listed(), self.host.root + "/run/derpfleet"
-        run_id = self.host.journal.run_id
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        token = "%s/armed-%s" % (folder, self.spec["table"])
-        saved = "%s/before-%s" % (folder, self.spec["table"])
+        old, run_id = self.family.listed(), self.host.journal.run_id
+        token, saved = self._token(), self._saved()
+        os.makedirs(os.path.dirname(token), mode=0o700, exist_ok=True)
         remove(token + ".reverted")
         for path, text in ((saved, old), (token, run_id)):
             with open(path, "w") as file:

@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from engine.resource import NftTable
-from tests.agent.driver import OnStage, failure
+from tests.agent.driver import Agent, OnStage, failure
 from tests.agent.generations import HungUp, await_free, hang_up_at
 from tests.agent.plans import RULES
 
@@ -25,6 +25,11 @@ wire.Wire.send = send_or_die
 """
 
 
+def waits_for_no_confirmation(agent: Agent) -> bool:
+    """Whether nothing of the rules of before is left. It would keep our folder there."""
+    return not list(agent.stage.root.glob("run/derpfleet/*-relay*"))
+
+
 def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
     agent = on_stage()
     old = NftTable(table="relay", path="/etc/relay.nft", rules=RULES)
@@ -35,6 +40,7 @@ def test_rules_that_lock_us_out_are_taken_back(on_stage: OnStage) -> None:
     what = failure(agent.run([replace(old, rules=RULES.replace(b"accept", b"drop"), revert_after_s=1)]))[1]
     assert what == "the new rules were taken back"
     assert agent.stage.run("nft", "list", "ruleset").stdout == before
+    assert waits_for_no_confirmation(agent)
     assert (agent.stage.root / "etc/relay.nft").read_bytes() == RULES
     assert agent.run([old]).counts["ok"] == 1
 
@@ -49,6 +55,7 @@ def test_rules_are_taken_back_at_once_when_nobody_is_there_to_confirm_them(on_st
         agent.run([replace(old, rules=RULES.replace(b"accept", b"drop"))], on_event=hang_up_at("confirm"))
     await_free(agent)
     assert agent.stage.run("nft", "list", "ruleset").stdout == before
+    assert waits_for_no_confirmation(agent)
     assert agent.run([old]).counts["ok"] == 1
 
 
@@ -66,6 +73,7 @@ def test_rules_that_a_killed_run_had_armed_do_not_take_back_those_of_the_next(on
 
     agent.stage.run = prove_late  # type: ignore[method-assign]  # instead of its own method
     assert agent.run([replace(old, revert_after_s=30)]).failures == []
+    assert waits_for_no_confirmation(agent)
     assert "table inet relay" in prove("nft", "list", "tables").stdout
 
 
