@@ -130,8 +130,8 @@ def is_printed(shown: str, command: str) -> None:
 
 
 def masked(line: str) -> str:
-    """Return the line with # for what differs from run to run."""
-    without_seconds = re.sub(r"  [\d.]+ m?s$", "", line)  # a quick step has none
+    """Return the line with # for what differs from run to run, and as for site.yml here."""
+    without_seconds = re.sub(r"  [\d.]+ m?s$| --site \S+", "", line)  # a quick step has none
     return re.sub(r"\b[0-9a-f]{8,}\b|\S+@\S+|[\d.,:]+", "#", without_seconds).strip()
 
 
