@@ -16,7 +16,6 @@ _Words = Annotated[dict[_Text, Annotated[str, Field(max_length=1 << 16)]], Field
 _Number = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
 _Moment = Annotated[float, Field(ge=0, le=1e11)]
 
-
 _SHORT = 12  # hex digits of a hash, as files/agent/generations.py has it
 
 

@@ -30,7 +30,7 @@ from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.prove import prove_hosts
-from fleet.shared.seen import former, moved
+from fleet.shared.seen import as_in, moved
 from fleet.shared.shut_out import WouldShutOut
 from fleet.shared.step import show_failures
 from fleet.shared.verdict import Conclusion
@@ -206,7 +206,7 @@ def _is_back(
     """
     fleet, judge = under_way.fleet, _judge(under_way, host)
     judge.leaves = is_stopped
-    judge.host = former(host, target.about.get("seen", ""))
+    judge.host = as_in(host, target.about)
 
     def plan(session: Session) -> Stored:
         return stored(session.facts, history, target)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from engine.facts import Ask, asked
 from engine.generations import History, Stored
 from engine.login import Unreachable
 from engine.resource import Resource
@@ -47,8 +46,7 @@ def prepare(under_way: UnderWay, host: Host, verb: Verb) -> RolloutEvent:
 
     def once() -> Outcome:
         counts = verb is Verb.CHECK  # they end the host's lines, which are held back meanwhile
-        ask = asked(job.ask, Ask(history=True))
-        return run(fleet, fleet.login(host), replace(job, plan=plan, ask=ask), counts=counts)
+        return run(fleet, fleet.login(host), replace(job, plan=plan), counts=counts)
 
     try:
         outcome = _despite_a_cut(fleet, host, once, known)

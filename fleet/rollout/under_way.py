@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from engine.facts import asked
+from engine.facts import Ask, asked
 from engine.generations import Generation
 from engine.plan import Plan
 from engine.rollout.machine import step
@@ -111,8 +111,9 @@ class UnderWay:
 
         brings_back = self.head.include_withdrawn or self.state.hosts[host.name].moves
         job = host_job(self.fleet, host, verb, (), include_withdrawn=brings_back)
-        clients = cut_over.ask_before(host)  # the waves are by their number, also in a dry run
-        return replace(job, about=words, fence=self.fence, ask=asked(job.ask, clients))
+        # The waves are by kind and number of clients, also in a dry run, which is a check.
+        known = asked(job.ask, cut_over.ask_before(host), Ask(history=True))
+        return replace(job, about=words, fence=self.fence, ask=known)
 
     def remember(self, host: Host, newest: Generation | None) -> None:
         """Remember how the relay is seen until it is cut over: as its newest generation has it."""

@@ -26,7 +26,7 @@ from fleet.shared.prove import (
     targets,
     was_proved,
 )
-from fleet.shared.seen import former, settings
+from fleet.shared.seen import SEEN, as_in, settings
 from fleet.shared.shut_out import Wanted
 from fleet.shared.step import run, show_failures
 from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, judged, objection, pause_s
@@ -50,7 +50,7 @@ def about(host: Host, plan: Plan) -> Mapping[str, str]:
     """
     derper = derper_of(host)
     known = {DERPER: derper} if derper else {}
-    return {**running.named(host, plan), "seen": settings(host), **known}
+    return {**running.named(host, plan), SEEN: settings(host), **known}
 
 
 def as_kept(host: Host, generation: Generation | None) -> tuple[Host, str]:
@@ -59,7 +59,7 @@ def as_kept(host: Host, generation: Generation | None) -> tuple[Host, str]:
     Without a generation it is the host of the site file, with "".
     """
     words = generation.about if generation else {}
-    return former(host, words.get("seen", "")), words.get(DERPER, "")
+    return as_in(host, words), words.get(DERPER, "")
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Confirmation:
         self._is_new = not isinstance(wanted, Stored)
         then = self.host
         if isinstance(wanted, Stored):
-            then = former(self.host, wanted.about.get("seen", ""))
+            then = as_in(self.host, wanted.about)
             session.ask(asked(cut_over.ask_before(self.host), shut_out.ask(self.fleet, then)))
         self._count_on_former(session)
         shut_out.refuse(self.fleet, then, job, wanted, session.facts)

@@ -36,6 +36,11 @@ def settings_of(generation: Generation) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def as_in(host: Host, about: Mapping[str, str]) -> Host:
+    """Return the host with the settings that the words of a generation have. See `former`."""
+    return former(host, about.get(SEEN, ""))
+
+
 def former(host: Host, kept: str) -> Host:
     """Return the host with settings that a generation has kept.
 
@@ -53,7 +58,7 @@ def former(host: Host, kept: str) -> Host:
 
 def refuse_other_site(host: Host, history: History, target: Generation, *, next: str) -> None:
     """Raise SiteDiffers when the proof and the map would be about another relay than that one."""
-    other = differences(host, former(host, target.about.get("seen", "")))
+    other = differences(host, as_in(host, target.about))
     if other:
         raise SiteDiffers(
             f"generation {target.number} does not fit the site file any more",
