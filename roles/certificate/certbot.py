@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Directory, Package, Resource, Symlink, Tree
+from engine.resource import Absent, Directory, Resource, Symlink, Tree
 from inventory.model import Host
 from roles import distributions, paths
 from roles.certificate.contract import files_in
@@ -63,10 +63,8 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
 
 
 def _packages(facts: Facts) -> list[Resource]:
-    """Return the distribution's certbot, each package after the one that it may come from."""
-    names = distributions.of(facts).certbot
-    before = [(), *((f"package:{name}",) for name in names)]
-    found = [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
+    """Return the distribution's certbot in place of ours."""
+    found = distributions.in_order(distributions.of(facts).certbot)
     return [*found, replace(OURS_UNUSED, needs=tuple(package.id for package in found))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from artefacts.programs import PYTHON_FLOOR
@@ -19,6 +19,7 @@ _DEBIAN = Distribution(
     docker=("docker.io", "apparmor"),
     docker_client="docker-cli",
     certbot=("certbot",),
+    supervisor=("supervisor",),
 )
 _DEBIANS_MIRROR = Mirror(
     template="mirror-debian.list.j2", keys={"": "/usr/share/keyrings/debian-archive-keyring.gpg"}
@@ -43,7 +44,12 @@ _ROCKYS_MIRROR, _ALMAS_MIRROR = (
     )
 )
 # Rebuilds of RHEL, which offer EPEL among their own packages.
-_REBUILD = replace(_RHEL, docker_system="centos", certbot=("epel-release", "certbot"))
+_REBUILD = replace(
+    _RHEL,
+    docker_system="centos",
+    certbot=("epel-release", "certbot"),
+    supervisor=("epel-release", "supervisor"),
+)
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
     "debian": replace(_DEBIAN, mirror=_DEBIANS_MIRROR),
@@ -59,6 +65,7 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
         docker_system="fedora",
         docker=("moby-engine",),
         certbot=("certbot",),
+        supervisor=("supervisor",),
     ),
     "amzn": Distribution(
         family=redhat.FAMILY, name="Amazon Linux", releases=("2023",), docker=("docker",)
@@ -105,6 +112,15 @@ def python_packages(facts: Facts) -> list[Package]:
     """Return the package with the Python of `for_programs`, where it is not the host's own."""
     name = of(facts).family.python
     return [Package(package=name)] if name and facts.python_executable == f"/usr/bin/{name}" else []
+
+
+def in_order(names: Sequence[str], *, creates: str | None = None) -> list[Package]:
+    """Return packages, each after the one that brings its source. `creates`: as a Package's."""
+    before = [(), *((f"package:{name}",) for name in names)]
+    return [
+        Package(package=name, creates=creates, needs=needs)
+        for name, needs in zip(names, before, strict=False)
+    ]
 
 
 def streams(facts: Facts) -> list[str]:

@@ -16,6 +16,17 @@ class Daemon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Supervisor:
+    """supervisord as its package has it.
+
+    `program_file`: the path of a program's file, with `{}` for the program's name.
+    """
+
+    unit: str
+    program_file: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nginx:
     """nginx as its package has it.
 
@@ -68,7 +79,6 @@ class Family:
     "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
-    `supervisor`: supervisord; None: there is no package of it.
     `trust`: the host's trust store, and where a container has it.
     """
 
@@ -81,7 +91,7 @@ class Family:
     docker: Repository
     trust: Mapping[str, str]
     carriage: Carriage
-    supervisor: Daemon | None = None
+    supervisor: Supervisor
     streams: Mapping[str, str] = field(default_factory=dict)
     too_old: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,7 +115,7 @@ class Distribution:
     call themselves like it are treated as it is. `docker_system`: its folder in Docker's
     repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
     `docker_client`: the package of Docker's client, where those do not bring it.
-    `certbot`: the packages to install in this order; (): it has none.
+    `certbot`, `supervisor`: the packages to install in this order; (): it has none.
     `mirror`: None: `packages.mirror` has no word for it.
     """
 
@@ -117,4 +127,5 @@ class Distribution:
     docker: tuple[str, ...] = ()
     docker_client: str = ""
     certbot: tuple[str, ...] = ()
+    supervisor: tuple[str, ...] = ()
     mirror: Mirror | None = None

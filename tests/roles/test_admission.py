@@ -116,7 +116,7 @@ TOLD: Mapping[AdmissionName, str] = {
     "keys": f"-allow-file {paths.ALLOWED_KEYS}",
 }
 REFUSED = {("docker", "tailscaled"), ("docker", "keys"), ("native", "keys"), ("supervisord", "keys")}
-STARTS = (f"{paths.SYSTEMD}/{paths.SERVICE}", supervisord.KNOWN_BY)
+STARTS = (f"{paths.SYSTEMD}/{paths.SERVICE}", *supervisord.KNOWN_BY)
 WAYS_IN = {f"file:{paths.PROBER_KEYS}", f"file:{paths.MESH_KEY}"}
 
 

@@ -10,7 +10,7 @@ from roles.contract import nothing
 from roles.relay import local_tailscaled
 from roles.relay.contract import Admitting, Inquiry
 
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 absent = nothing  # tailscaled is the operator's
 
 
