@@ -19,10 +19,12 @@ class Daemon:
 class Supervisor:
     """supervisord as its package has it.
 
-    `program_file`: the path of a program's file, with `{}` for the program's name.
+    `program_file`: the path of a program's file, with `{}` for the program's name, as `config`
+    includes it.
     """
 
     unit: str
+    config: str
     program_file: str
 
 

@@ -37,6 +37,10 @@ FAMILY = Family(
         ),
         template="brought-debian.list.j2",
     ),
-    supervisor=Supervisor(unit="supervisor.service", program_file="/etc/supervisor/conf.d/{}.conf"),
+    supervisor=Supervisor(
+        unit="supervisor.service",
+        config="/etc/supervisor/supervisord.conf",
+        program_file="/etc/supervisor/conf.d/{}.conf",
+    ),
     trust={"/etc/ssl/certs": "/etc/ssl/certs"},
 )

@@ -40,7 +40,11 @@ FAMILY = Family(
         ),
         template="brought-redhat.repo.j2",
     ),
-    supervisor=Supervisor(unit="supervisord.service", program_file="/etc/supervisord.d/{}.ini"),
+    supervisor=Supervisor(
+        unit="supervisord.service",
+        config="/etc/supervisord.conf",
+        program_file="/etc/supervisord.d/{}.ini",
+    ),
     trust={_BUNDLE: "/etc/ssl/certs/ca-certificates.crt"},
     too_old={
         "8": "it has had no updates since May 2024",

@@ -89,6 +89,27 @@ def test_supervisord_of_epel() -> None:
     assert found == {"epel-release": ((), unit), "supervisor": (("package:epel-release",), unit)}
 
 
+@pytest.mark.parametrize(
+    ("section", "refused"),
+    [
+        ("[include]\nfiles = supervisord.d/*.ini\n", False),
+        ("[include] ; ours\nfiles = /srv/*.conf ; theirs\n  %(here)s/supervisord.d/*\n[program:x]\n", False),
+        ("[include]\nfiles = supervisord.d/*.conf\n", True),  # as the tutorials' file needs it
+        ("[include]\n", True),
+        ("", True),
+        ("no section\n", False),
+    ],
+)
+def test_a_supervisord_that_would_not_read_our_file(section: str, refused: bool) -> None:
+    _, _, facts = load("supervisord-el9")
+    said = {**facts.commands, "/etc/supervisord.conf": Output(status=0, stdout=section, stderr="")}
+    files = {**facts.files, "/lib/systemd/system/supervisord.service": a_file("")}
+    found = refusals("supervisord-el9", replace(facts, commands=said, files=files))
+    assert ["include /etc/supervisord.d/*.ini" in sentence for sentence in found] == [True] * refused
+    unread = {**said, "/etc/supervisord.conf": Output(status=2, stdout="", stderr="No such file")}
+    assert refusals("supervisord-el9", replace(facts, commands=unread, files=files)) == []
+
+
 def program_file(case: str) -> str:
     host, site, facts = load(case)
     [file] = [

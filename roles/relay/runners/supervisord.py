@@ -1,4 +1,4 @@
-"""The relay under supervisord, the distribution's: a program file, and its own user by setpriv."""
+"""The relay under a packaged supervisord: a program file, and its own user by setpriv."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engine.render import render
 from engine.resource import Absent, Directory, File, Resource, Service, SupervisorProgram
 from inventory.model import Host
 from roles import distributions, paths
+from roles.readers.supervisord_config import includes
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
@@ -29,7 +30,12 @@ _INDEX, _CANDIDATE = "apt_index", "apt_supervisor"
 ASK = Ask(
     files=tuple(f"{_PACKAGED}{daemon.unit}" for daemon in _DAEMONS.values()),
     tools=(_CONTROL,),
-    commands={_INDEX: ("apt-cache", "policy"), _CANDIDATE: ("apt-cache", "policy", _PACKAGE)},
+    commands={
+        _INDEX: ("apt-cache", "policy"),
+        _CANDIDATE: ("apt-cache", "policy", _PACKAGE),
+        # Only that section: others may have passwords.
+        **{one.config: ("awk", r"/^\[/ {on = /^\[include\]/} on", one.config) for one in _DAEMONS.values()},
+    },
 )
 RUNNING = f"program:{PROGRAM}"
 KNOWN_BY = tuple(_DAEMONS)
@@ -119,11 +125,18 @@ def stopped() -> list[Resource]:
 
 
 def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return a sentence if the host cannot have a packaged supervisord."""
+    """Return a sentence if the host cannot have a packaged supervisord that reads our file."""
     other, distribution = f"set hosts.{host.name}.relay.under to systemd", distributions.of(facts)
-    unit = distribution.family.supervisor.unit
-    if f"{_PACKAGED}{unit}" in facts.files:
-        return []
+    daemon = distribution.family.supervisor
+    if f"{_PACKAGED}{daemon.unit}" in facts.files:
+        said, pattern = facts.commands.get(daemon.config), daemon.program_file.format("*")
+        ours = daemon.program_file.format(PROGRAM)
+        if said is None or said.status or includes(said.stdout, config=daemon.config, path=ours):
+            return []
+        return [
+            f"{daemon.config} on {host.name} does not include {pattern}, where the relay's program would be: "
+            f"add {pattern} to `files` in its section [include], or {other}."
+        ]
     if _CONTROL in facts.tools:
         return [
             f"{facts.tools[_CONTROL]} on {host.name} is not of the package {_PACKAGE}, and derpfleet knows "
@@ -132,7 +145,7 @@ def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
     if not distribution.supervisor:
         return [
             f"{host.name} runs {distribution.name}, which has no package {_PACKAGE}: install one there that "
-            f"brings {unit} (EPEL has it for Enterprise Linux), and deploy again; or {other}."
+            f"brings {daemon.unit} (EPEL has it for Enterprise Linux), and deploy again; or {other}."
         ]
     index, candidate = facts.commands.get(_INDEX), facts.commands.get(_CANDIDATE)
     if index and candidate and "http" in index.stdout and _PACKAGE not in candidate.stdout:
