@@ -14,6 +14,7 @@ from roles.distributions.contract import Distribution, Mirror
 _DEBIAN = Distribution(
     family=debian.FAMILY,
     name="Debian",
+    oldest=(12,),
     covers_derived=True,
     docker_system="debian",
     docker=("docker.io", "apparmor"),
@@ -53,7 +54,9 @@ _REBUILD = replace(
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
     "debian": replace(_DEBIAN, mirror=_DEBIANS_MIRROR),
-    "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu", mirror=_UBUNTUS_MIRROR),
+    "ubuntu": replace(
+        _DEBIAN, name="Ubuntu", oldest=(22, 4), docker_system="ubuntu", mirror=_UBUNTUS_MIRROR
+    ),
     "rhel": _RHEL,
     "rocky": replace(_REBUILD, name="Rocky Linux", mirror=_ROCKYS_MIRROR),
     "almalinux": replace(_REBUILD, name="AlmaLinux", mirror=_ALMAS_MIRROR),
@@ -160,4 +163,18 @@ def refusals(host_name: str, facts: Facts) -> list[str]:
     return [
         f"{host_name} runs {system}, and {why}: let the provider install "
         f"{found.name} {found.releases[-1]} or Debian on the host, or put the relay on another one."
+    ]
+
+
+def warnings(host_name: str, facts: Facts) -> list[str]:
+    """Return a sentence when the host's release is older than those that its distribution's row is
+    made for. Others that derive from it count in their own way."""
+    found = DISTRIBUTIONS.get(facts.os_id)
+    version = tuple(int(part) for part in facts.os_version.split(".") if part.isdecimal())
+    if found is None or not version or version >= found.oldest:
+        return []
+    return [
+        f"{host_name} runs {facts.os_id} {facts.os_version}, and nothing of derpfleet is tested on a release "
+        f"of {found.name} before {'.'.join(f'{part:02}' for part in found.oldest)}: let the provider install "
+        "a newer one."
     ]

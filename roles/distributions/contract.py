@@ -113,7 +113,8 @@ class Mirror:
 class Distribution:
     """One distribution.
 
-    `releases`: the major releases that will do; (): all. `covers_derived`: whether others that
+    `releases`: the major releases that will do; (): all, and what is older than `oldest` is warned
+    of. `covers_derived`: whether others that
     call themselves like it are treated as it is. `docker_system`: its folder in Docker's
     repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
     `docker_client`: the package of Docker's client, where those do not bring it.
@@ -124,6 +125,7 @@ class Distribution:
     family: Family
     name: str
     releases: tuple[str, ...] = ()
+    oldest: tuple[int, ...] = ()
     covers_derived: bool = False
     docker_system: str = ""
     docker: tuple[str, ...] = ()
