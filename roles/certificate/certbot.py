@@ -35,7 +35,7 @@ ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
 
 def ask(host: Host) -> Ask:
     """Return the questions about the releases that are there."""
-    return Ask(files=(f"{paths.CERTBOT}/*",))
+    return Ask(files=(f"{paths.CERTBOT}/*",), tools=("certbot",))
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -135,9 +135,9 @@ def refusals(host: Host, facts: Facts) -> list[str]:
             f"needs {'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to "
             "distribution."
         ]
-    if not is_shipped(host) and not distributions.of(facts).certbot:
-        return [
-            f"{distributions.of(facts).name} has no package of certbot: set "
-            f"hosts.{host.name}.certificate.certbot to shipped."
-        ]
-    return []
+    if is_shipped(host):
+        return []
+    names, other = distributions.of(facts).certbot, f"set hosts.{host.name}.certificate.certbot to shipped"
+    if not names:
+        return [f"{distributions.of(facts).name} has no package of certbot: {other}."]
+    return [] if "certbot" in facts.tools else distributions.unmirrored(host, names, other)

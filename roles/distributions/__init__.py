@@ -8,6 +8,7 @@ from dataclasses import replace
 from artefacts.programs import PYTHON_FLOOR
 from engine.facts import Facts
 from engine.resource import Command, Package
+from inventory.model import Host
 from roles.distributions import debian, redhat
 from roles.distributions.contract import Distribution, Mirror
 
@@ -44,12 +45,13 @@ _ROCKYS_MIRROR, _ALMAS_MIRROR = (
         {"8": "AlmaLinux", "9": "AlmaLinux-9", "10": "AlmaLinux-10"},
     )
 )
+_EPEL = "epel-release"  # adds EPEL, a repository of its own
 # Rebuilds of RHEL, which offer EPEL among their own packages.
 _REBUILD = replace(
     _RHEL,
     docker_system="centos",
-    certbot=("epel-release", "certbot"),
-    supervisor=("epel-release", "supervisor"),
+    certbot=(_EPEL, "certbot"),
+    supervisor=(_EPEL, "supervisor"),
 )
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
@@ -123,6 +125,20 @@ def in_order(names: Sequence[str], *, creates: str | None = None) -> list[Packag
     return [
         Package(package=name, creates=creates, needs=needs)
         for name, needs in zip(names, before, strict=False)
+    ]
+
+
+def unmirrored(host: Host, names: Sequence[str], other: str) -> list[str]:
+    """Return a sentence when the packages are EPEL's, and the host's are to come from a mirror.
+
+    `other`: a way to do without them.
+    """
+    if _EPEL not in names or not host.packages.mirror:
+        return []
+    by_hand = " and ".join(f"`dnf install {name}`" for name in names)
+    return [
+        f"{names[-1]} is EPEL's, which hosts.{host.name}.packages.mirror does not have: run {by_hand} on "
+        f"{host.name}, and deploy again; or {other}."
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 import roles
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import Command, File, Package
+from inventory.packages import PackageSupply
 from roles import paths
 from roles.relay.runners import supervisord
 from tests.roles.cases import load, shipment
@@ -87,6 +88,22 @@ def test_supervisord_of_epel() -> None:
     found = {r.package: (r.needs, r.creates) for r in packages if r.creates}
     unit = "/lib/systemd/system/supervisord.service"
     assert found == {"epel-release": ((), unit), "supervisor": (("package:epel-release",), unit)}
+
+
+def test_epels_packages_are_on_no_mirror_of_the_distribution() -> None:
+    """Unless they are there already."""
+    host, site, facts = load("supervisord-el9")
+    mirror = PackageSupply.model_validate({"mirror": {"rocky": "https://mirrors.example.org/rocky"}})
+    [sentence] = refusals("supervisord-el9", facts, packages=mirror)
+    assert "`dnf install epel-release` and `dnf install supervisor` on hk1" in sentence
+    there = replace(facts, files={**facts.files, "/lib/systemd/system/supervisord.service": a_file("")})
+    assert refusals("supervisord-el9", there, packages=mirror) == []
+    certbot = host.certificate.model_copy(update={"certbot": "distribution"})
+    host = host.model_copy(update={"packages": mirror, "certificate": certbot})
+    [_, sentence] = roles.refusals(host, site, facts)
+    assert "`dnf install certbot` on hk1" in sentence and "certificate.certbot to shipped" in sentence
+    there = replace(there, tools={**there.tools, "certbot": "/usr/bin/certbot"})
+    assert roles.refusals(host, site, there) == []
 
 
 @pytest.mark.parametrize(

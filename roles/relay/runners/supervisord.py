@@ -129,9 +129,9 @@ def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
     other, distribution = f"set hosts.{host.name}.relay.under to systemd", distributions.of(facts)
     daemon = distribution.family.supervisor
     if f"{_PACKAGED}{daemon.unit}" in facts.files:
-        said, pattern = facts.commands.get(daemon.config), daemon.program_file.format("*")
+        section, pattern = facts.commands.get(daemon.config), daemon.program_file.format("*")
         ours = daemon.program_file.format(PROGRAM)
-        if said is None or said.status or includes(said.stdout, config=daemon.config, path=ours):
+        if not section or section.status or includes(section.stdout, config=daemon.config, path=ours):
             return []
         return [
             f"{daemon.config} on {host.name} does not include {pattern}, where the relay's program would be: "
@@ -147,6 +147,11 @@ def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
             f"{host.name} runs {distribution.name}, which has no package {_PACKAGE}: install one there that "
             f"brings {daemon.unit} (EPEL has it for Enterprise Linux), and deploy again; or {other}."
         ]
+    return distributions.unmirrored(host, distribution.supervisor, other) or _unoffered(host, facts, other)
+
+
+def _unoffered(host: Host, facts: Facts, other: str) -> list[str]:
+    """Return a sentence if apt has read its sources, and none of them has the package."""
     index, candidate = facts.commands.get(_INDEX), facts.commands.get(_CANDIDATE)
     if index and candidate and "http" in index.stdout and _PACKAGE not in candidate.stdout:
         return [
