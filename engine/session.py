@@ -92,7 +92,8 @@ class Session:
                 self._send(_HISTORY)
             hello = self._expect("hello")
             with self._sense():
-                self.facts, self.newest = _introduced(_unpacked(hello["z"]))
+                facts, self.newest = _introduced(_unpacked(hello["z"]))
+                self.facts = _answered(facts, ask)
             self.came_along = self._unread = self._history() if ask.history else None
         except BaseException:
             self.close()
@@ -109,7 +110,7 @@ class Session:
         self._send({"ask": 1} | _asked(ask))
         more = self._expect("facts")
         with self._sense():
-            self.facts = self.facts.extended(_unpacked(more["z"]))
+            self.facts = _answered(self.facts.extended(_unpacked(more["z"])), ask)
         return self.facts
 
     def history(self) -> History:
@@ -378,6 +379,13 @@ def _introduced(raw: Any) -> tuple[Facts, Outline]:
     """Return the facts and the outline of the newest generation. Raises ValueError."""
     outline = Outline.parse(raw.pop("confirmed"))
     return Facts.parse(raw), outline
+
+
+def _answered(facts: Facts, ask: Ask) -> Facts:
+    """Return the facts. Raises ValueError when one of the commands has no output."""
+    if missing := ask.commands.keys() - facts.commands.keys():
+        raise ValueError(f"no output of {', '.join(sorted(missing))}")
+    return facts
 
 
 def _line(message: Mapping[str, Any]) -> bytes:

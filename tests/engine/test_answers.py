@@ -248,6 +248,17 @@ def test_fields_outside_the_contract_are_dropped(
     }
 
 
+def test_a_command_without_an_output_is_a_crash(hear: Callable[..., Session]) -> None:
+    """No reader has to know that a host may leave out what it was asked."""
+    ask, nothing = Ask(commands={"nginx": ("nginx", "-T")}), {"tools": {}, "files": {}, "commands": {}}
+    said = hear(HELLO, event("facts", z=packed(json.dumps(nothing).encode())))
+    with pytest.raises(AgentCrashed, match="makes no sense") as error:
+        said.ask(ask)
+    assert "no output of nginx" in error.value.why
+    with pytest.raises(AgentCrashed, match="makes no sense"):
+        Session(LOGIN, ask=ask, run_id="x", on_event=lambda _: None)
+
+
 def test_facts_that_unpack_to_too_much_are_not_unpacked(
     hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
