@@ -214,7 +214,7 @@ async def _exchange(
                     there, back = (way.times for way in ways)
                     return {size: there[size] + back[size] for size in there}
                 if attempts == _ATTEMPTS and not crowded:
-                    raise left_out or _Lossy()
+                    raise left_out or _Lossy(attempts)
                 await asyncio.sleep(_QUIET_S * random.uniform(0.1, 1))  # noqa: S311 - no secret
     except TimeoutError:
         crowded |= any(way.foreign for way in ways)
@@ -224,6 +224,8 @@ async def _exchange(
         seen = f"{arrived} of {2 * sizes.count(size)} packets of {_size(size)} arrived in {patience_s:g} s"
         if crowded:
             raise _crowded_out(target, seen) from None
+        if not any(way.missing for way in ways):  # the time ended between two attempts
+            raise _cut_off(target, _Lossy(attempts), size) from None
         raise (_changed(target, size) if damaged else _stuck(target, seen, size)) from None
     except (Left, _Lossy, HungUp, ProtocolError, Flooded) as error:
         raise _cut_off(target, error, _least_missing(ways)) from None
@@ -287,7 +289,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     """Return the reason why packets of that size were lost, or a client with them."""
     if isinstance(error, _Lossy):
         return Broken(
-            f"packets were lost in each of {_ATTEMPTS} attempts",
+            f"packets were lost in each attempt, {error} in all",
             cause="the relay admits clients and drops some of their packets",
             next=target.read_log,
         )
