@@ -456,6 +456,41 @@ def test_the_pin_of_a_relay_of_others_is_read_by_nobody():
     ]
 
 
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ("metrics: {allow: [100.64.0.0/10]}", "metrics"),
+        ("ssh: {user: root}", "ssh"),
+        ("ports: {metrics: 9411, stun: 3479}", "ports.metrics"),
+        ("relay: {open: true, connections_per_address: 64}", "relay.connections_per_address"),
+        ("certificate: {renewal: cron, source: letsencrypt}", "certificate.renewal"),
+    ],
+)
+def test_a_key_about_the_host_of_a_relay_of_others_has_no_effect(more, path):
+    text = OF_OTHERS.replace("managed: false}", f"managed: false, {more}}}", 1)
+    assert problems(text) == [
+        f"line 2: hosts.k1.{path}: has no effect with managed: false, as somebody else runs that host: remove it"
+    ]
+
+
+def test_defaults_and_keys_without_a_value_are_no_keys_of_a_relay_of_others():
+    text = OF_OTHERS.replace("managed: false}", "managed: false, ssh: null, relay: {open: true, program: null}}", 1)
+    defaults = "defaults:\n  ssh: {user: root}\n  metrics: {allow: [100.64.0.0/10]}\n"
+    assert compiled(defaults + text).hosts["k1"].ssh.user == "root"
+
+
+def test_a_key_of_a_relay_of_others_that_is_wrong_is_reported_once():
+    text = OF_OTHERS.replace("managed: false}", "managed: false, ssh: {port: 0}, zzz: 1}", 1)
+    assert [problem.partition(" ")[2].partition(": ")[2].partition(":")[0] for problem in problems(text)] == [
+        "hosts.k1.ssh.port",
+        "hosts.k1.zzz",
+    ]
+
+
+def test_nobody_of_ours_says_whom_a_relay_of_others_asks():
+    assert compiled(OF_OTHERS + "headscale: {url: http://hs.example.org}\n").hosts.keys() == {"k1", "k2"}
+
+
 def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
     text = """\
         defaults:
