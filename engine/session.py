@@ -92,8 +92,7 @@ class Session:
                 self._send(_HISTORY)
             hello = self._expect("hello")
             with self._sense():
-                facts, self.newest = _introduced(_unpacked(hello["z"]))
-                self.facts = _answered(facts, ask)
+                self.facts, self.newest = _introduced(_unpacked(hello["z"]), ask)
             self.came_along = self._unread = self._history() if ask.history else None
         except BaseException:
             self.close()
@@ -110,7 +109,7 @@ class Session:
         self._send({"ask": 1} | _asked(ask))
         more = self._expect("facts")
         with self._sense():
-            self.facts = _answered(self.facts.extended(_unpacked(more["z"])), ask)
+            self.facts = self.facts.extended(_unpacked(more["z"])).answering(ask)
         return self.facts
 
     def history(self) -> History:
@@ -375,17 +374,10 @@ class Session:
         return AgentCrashed(what, host=self._login.name, where="files/agent/", why=why)
 
 
-def _introduced(raw: Any) -> tuple[Facts, Outline]:
+def _introduced(raw: Any, ask: Ask) -> tuple[Facts, Outline]:
     """Return the facts and the outline of the newest generation. Raises ValueError."""
     outline = Outline.parse(raw.pop("confirmed"))
-    return Facts.parse(raw), outline
-
-
-def _answered(facts: Facts, ask: Ask) -> Facts:
-    """Return the facts. Raises ValueError when one of the commands has no output."""
-    if missing := ask.commands.keys() - facts.commands.keys():
-        raise ValueError(f"no output of {', '.join(sorted(missing))}")
-    return facts
+    return Facts.parse(raw).answering(ask), outline
 
 
 def _line(message: Mapping[str, Any]) -> bytes:
