@@ -89,8 +89,7 @@ class Session:
                 self._send(_HISTORY)
             hello = self._expect("hello")
             with self._sense():
-                facts, self.newest = messages.introduced(messages.unpacked(hello["z"]))
-                self.facts = messages.answered(facts, ask)
+                self.facts, self.newest = messages.introduced(messages.unpacked(hello["z"]), ask)
             self.came_along = self._unread = self._history() if ask.history else None
         except BaseException:
             self.close()
@@ -107,7 +106,7 @@ class Session:
         self._send({"ask": 1} | messages.asked(ask))
         more = self._expect("facts")
         with self._sense():
-            self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
+            self.facts = self.facts.extended(messages.unpacked(more["z"])).answering(ask)
         return self.facts
 
     def history(self) -> History:

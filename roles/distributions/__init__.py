@@ -119,13 +119,10 @@ def python_packages(facts: Facts) -> list[Package]:
     return [Package(package=name)] if name and facts.python_executable == f"/usr/bin/{name}" else []
 
 
-def in_order(names: Sequence[str], *, creates: str | None = None) -> list[Package]:
-    """Return packages, each after the one that brings its source. `creates`: as a Package's."""
+def in_order(names: Sequence[str]) -> list[Package]:
+    """Return packages, each after the one that brings its source."""
     before = [(), *((f"package:{name}",) for name in names)]
-    return [
-        Package(package=name, creates=creates, needs=needs)
-        for name, needs in zip(names, before, strict=False)
-    ]
+    return [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
 
 
 def unmirrored(host: Host, names: Sequence[str], other: str) -> list[str]:

@@ -10,7 +10,7 @@ import roles
 from engine.facts import Facts, FileFact, Listener, Output
 from engine.resource import Command, File, Package
 from inventory.packages import PackageSupply
-from roles import paths
+from roles import packages, paths
 from roles.relay.runners import supervisord
 from tests.roles.cases import load, shipment
 
@@ -82,12 +82,15 @@ def test_a_distribution_without_a_package_of_supervisord(os_id: str, version: st
 
 
 def test_supervisord_of_epel() -> None:
-    """A supervisord that is there needs no EPEL, wherever it is from."""
+    """A supervisord that is there needs no EPEL. The controller can bring one that is not."""
     host, site, facts = load("supervisord-el9")
-    packages = [r for r in roles.compile_host(host, site, facts, shipment(host)) if isinstance(r, Package)]
-    found = {r.package: (r.needs, r.creates) for r in packages if r.creates}
-    unit = "/lib/systemd/system/supervisord.service"
-    assert found == {"epel-release": ((), unit), "supervisor": (("package:epel-release",), unit)}
+    resources = roles.compile_host(host, site, facts, shipment(host))
+    needs = {r.package: r.needs for r in resources if isinstance(r, Package)}
+    assert (needs["epel-release"], needs["supervisor"]) == ((), ("package:epel-release",))
+    assert "supervisor" in packages.names(resources)
+    there = replace(facts, files={**facts.files, "/lib/systemd/system/supervisord.service": a_file("")})
+    ids = {resource.id for resource in roles.compile_host(host, site, there, shipment(host))}
+    assert "package:supervisor" in ids and "package:epel-release" not in ids
 
 
 def test_epels_packages_are_on_no_mirror_of_the_distribution() -> None:

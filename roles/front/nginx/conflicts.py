@@ -19,7 +19,12 @@ _OWN_SOCKET = (
 
 def conflicts(host: Host, facts: Facts) -> list[str]:
     """Return a sentence for each line that has to be changed first, with its place."""
-    return [*_name(host, facts), *_listens(host, facts), *_overtaken(host, facts)]
+    return [
+        *_name(host, facts),
+        *_listens(host, facts),
+        *_overtaken(host, facts),
+        *_by_address(host, facts),
+    ]
 
 
 def _name(host: Host, facts: Facts) -> Iterator[str]:
@@ -64,6 +69,24 @@ def _overtaken(host: Host, facts: Facts) -> Iterator[str]:
                 "that it reads first, and would read derpfleet's before it: add default_server to its listen "
                 f"({at[0].where})."
             )
+
+
+def _by_address(host: Host, facts: Facts) -> Iterator[str]:
+    """Yield where a relay that is known by its address has another site beside it.
+
+    A client says no name for an address, and nginx shows it the certificate of the default server.
+    """
+    if not host.is_address or not front_of(host).terminates_tls:
+        return
+    reached = {"*", host.domain, *(("[::]", f"[{host.ipv6}]") if host.ipv6 else ())}
+    theirs = [listen for _, listen in _there(facts, host.ports.https)]
+    if at := [listen.where for listen in theirs if places.canonical(listen.address) in reached]:
+        yield (
+            f"Clients of {host.domain} say no name in TLS, as it is an address, and would get a certificate "
+            f"of another site in nginx on {host.name} ({', '.join(at)}): set hosts.{host.name}.domain to a "
+            f"host name, hosts.{host.name}.front to nginx-stream, or hosts.{host.name}.ports.https to a port "
+            "of its own."
+        )
 
 
 def _there(facts: Facts, port: int) -> Iterator[tuple[Server, Listen]]:

@@ -110,12 +110,13 @@ def _taken(host: Host, facts: Facts) -> list[str]:
     port, behind = host.ports.https, _behind(facts)
     found, theirs = [], ", ".join(listen.where for listen in places.beside(facts, port))
     if theirs:
+        # Only by a name can they share it in one web server.
+        shared = f" Or set hosts.{host.name}.front to nginx, which shares the port as it is."
         found.append(
             f"nginx on {host.name} serves other sites on port {port} ({theirs}), where our stream has to "
             f"listen: write there instead listen {LOOPBACK}:444 ssl proxy_protocol; set_real_ip_from "
             f"{LOOPBACK}; real_ip_header proxy_protocol; without a reload of nginx, then deploy again. Our "
-            f"stream hands every name but {host.domain} on to them. Or set hosts.{host.name}.front to nginx, "
-            "which shares the port as it is."
+            f"stream hands every name but {host.domain} on to them.{'' if host.is_address else shared}"
         )
     if len(behind) > 1:
         found.append(

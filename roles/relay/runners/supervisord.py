@@ -48,7 +48,8 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
     """Return supervisord and its program. The former relay is removed just before it starts."""
     distribution = distributions.of(facts)
     daemon = distribution.family.supervisor
-    packages = distributions.in_order(distribution.supervisor, creates=f"{_PACKAGED}{daemon.unit}")
+    there = f"{_PACKAGED}{daemon.unit}" in facts.files
+    packages = distributions.in_order(distribution.supervisor[-1:] if there else distribution.supervisor)
     installed = tuple(package.id for package in packages)
     supervisord = Service(unit=daemon.unit, needs=installed)
     logs = Directory(path=_LOGS, mode="0750")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -82,6 +83,29 @@ def test_a_site_that_sorts_after_ours_is_not_overtaken() -> None:
 )
 def test_what_works_beside_ours_is_not_refused(text: str) -> None:
     assert refusals(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "six", "refused"),
+    [
+        ("listen 443 ssl; server_name a.org;", "", True),
+        (f"listen {FOUR}:443 ssl; server_name a.org;", "", True),
+        ("listen [::]:443 ssl; server_name a.org;", "2001:db8::10", True),
+        ("listen 10.0.0.5:443 ssl; listen 127.0.0.1:443 ssl; listen 8443 ssl;", "", False),
+        ("listen 80; server_name a.org;", "", False),
+    ],
+)
+def test_a_relay_known_by_its_address_has_no_other_site_beside_it(text: str, six: str, refused: bool) -> None:
+    """nginx would show clients, who say no name, the other site's certificate."""
+    by_address = host().model_copy(update={"domain": FOUR, "ipv6": IPv6Address(six) if six else None})
+    facts = replace(there(text), addresses=(FOUR,))
+    found = nginx.refusals(by_address, facts)
+    words = "say no name in TLS, as it is an address"
+    assert [words in sentence and "/etc/nginx/conf.d/0.conf:1" in sentence for sentence in found] == (
+        [True] * refused
+    )
+    behind = by_address.model_copy(update={"front": "nginx-stream"})  # which hands them on to the relay
+    assert not [sentence for sentence in nginx.refusals(behind, facts) if words in sentence]
 
 
 @pytest.mark.parametrize(
