@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from engine.resource import Conffile, Package
-from tests.agent.conftest import NEWEST
+from tests.agent.conftest import USUAL
 from tests.agent.driver import Agent, at_work, fakes
 from tests.agent.test_packages import WAITS_1_S, WANTED, held
 from tests.support.sshd import Sshd
@@ -41,7 +41,7 @@ def on_el(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[..., Agent]
     programs = {path: text for path, text in fakes().items() if not path.endswith(("apt-get", "dpkg-query"))}
     without, runs = ("/usr/bin/apt-get",), tmp_path / "runs"
     return lambda **files: Agent(
-        new_sshd(accounts=(), files=programs | files, without=without), NEWEST, runs
+        new_sshd(accounts=(), files=programs | files, without=without), USUAL, runs
     )
 
 

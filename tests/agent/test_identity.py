@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.resource import Absent, Directory, File, Resource, Service, Symlink, Sysctl
-from tests.agent.conftest import NEWEST
 from tests.agent.driver import Agent, OnStage
 from tests.agent.generations import back, deploy, history, roll_back, state
 from tests.agent.plans import another_service, another_table, relay_host
@@ -70,7 +69,7 @@ def whole(agent: Agent) -> dict[str, str]:
 
 @pytest.mark.timeout(600)
 def test_rollback_after_deploy_is_the_identity(on_stage: OnStage) -> None:
-    agent = on_stage(NEWEST)
+    agent = on_stage()
     (agent.stage.root / "etc/relay").mkdir(mode=0o750)
     (agent.stage.root / THEIRS[1:]).write_text("theirs\n")
     (agent.stage.root / LINK[1:]).symlink_to("theirs")

@@ -29,7 +29,7 @@ from engine.session import Session
 from inventory.model import Host, Site
 from inventory.secrets import Secret
 from lab.certificates import make_server_certificate
-from tests.agent.conftest import NEWEST
+from tests.agent.conftest import USUAL
 from tests.agent.driver import Agent, content_of, fakes
 from tests.agent.generations import keep
 from tests.roles.cases import FOLDER, deployable, load, shipment
@@ -160,7 +160,7 @@ def new_host(new_sshd: Callable[..., Sshd], tmp_path: Path) -> Callable[[], Agen
     }
     installed = ("/usr/local/bin/docker", "/usr/bin/docker", "/usr/sbin/nginx")
     without = [path for path in installed if Path(path).exists()]
-    return lambda: Agent(new_sshd(accounts=(), files=files, without=without), NEWEST, tmp_path / "runs")
+    return lambda: Agent(new_sshd(accounts=(), files=files, without=without), USUAL, tmp_path / "runs")
 
 
 @pytest.fixture
