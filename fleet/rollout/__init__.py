@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from engine.generations import moment
 from engine.rollout.machine import PAUSED, actions
-from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
+from engine.rollout.state import ActionKind, EventKind, HostState, RolloutAction, RolloutEvent
 from engine.run import Verb
 from fleet.rollout import hooks, show
 from fleet.rollout.cutting import ask, cut_over, take_back
@@ -18,7 +18,7 @@ from fleet.rollout.wave import allow_wave, compare_regions, register_wave, soak
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
-from fleet.shared.last_rollout import LedgerHead, LedgerUnreadable, replayed
+from fleet.shared.last_rollout import LedgerHead, LedgerUnreadable, how_far, replayed
 from fleet.shared.step import CHANGES_FOUND
 from inventory.errors import DerpfleetError
 from inventory.model import Host
@@ -83,7 +83,7 @@ def go_on(fleet: Fleet, kind: EventKind, *, wait_s: int) -> int:
             )
         head, state = last
         fleet.hosts(head.hosts)  # it may be the rollout of another site
-        fleet.report.line(show.NAME, "found", f"{_named(head)}: {_how_far(state)}")
+        fleet.report.line(show.NAME, "found", f"{_named(head)}: {how_far(state)}")
         ledger = RolloutLedger(fleet.runs, lease, head)
         under_way = UnderWay(fleet, head, state, ledger, lease.number)
         under_way.take(RolloutEvent(kind=kind))
@@ -92,12 +92,6 @@ def go_on(fleet: Fleet, kind: EventKind, *, wait_s: int) -> int:
 
 def _named(head: LedgerHead) -> str:
     return f"rollout {head.rollout} of {head.who} at {moment(head.since)}"
-
-
-def _how_far(state: Rollout) -> str:
-    counts = {one: len(state.names(one)) for one in HostState}
-    words = ", ".join(f"{count} {one}" for one, count in counts.items() if count)
-    return f"wave {state.wave} of {state.waves}, {words}"
 
 
 def compare(fleet: Fleet, hosts: Sequence[Host], policy: RolloutPolicy, **more: bool) -> int:

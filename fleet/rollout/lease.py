@@ -15,7 +15,7 @@ from typing import Any
 from engine.run import NOTHING
 from engine.session import Locked, Session
 from fleet.shared.fleet import Fleet
-from fleet.shared.last_rollout import lease_login
+from fleet.shared.last_rollout import how_far, last_known, lease_login
 from inventory.errors import DerpfleetError
 
 _PING_S = 15.0  # the host gives it to another after 60 s of silence
@@ -55,16 +55,13 @@ def leased(fleet: Fleet, *, wait_s: int) -> Iterator[RolloutLease]:
 
     Raises Locked, Unreachable.
     """
-    login, until = lease_login(fleet), time.monotonic() + wait_s
+    login, until, waits = lease_login(fleet), time.monotonic() + wait_s, False
     while True:
         with fleet.session_for_reading(login, NOTHING) as session:
             try:
                 lease = RolloutLease(session)
             except Locked as error:
-                if time.monotonic() + _POLL_S > until:
-                    error.why = "a rollout of this site is under way; its lease ends with it"
-                    error.next = "wait for its end, or give --wait SECONDS"
-                    raise
+                held = error
             else:
                 fleet.report.doing(login.name, "")
                 thread = threading.Thread(target=lease.keep, daemon=True)
@@ -74,5 +71,20 @@ def leased(fleet: Fleet, *, wait_s: int) -> Iterator[RolloutLease]:
                 finally:
                     lease.end()
                 return
+        if time.monotonic() + _POLL_S > until:
+            held.why = f"{_under_way(fleet)}; its lease ends with it"
+            held.next = "wait for its end, or give --wait SECONDS"
+            raise held
+        if not waits:
+            waits, words = True, f"{held.what}: {_under_way(fleet)}; waiting for up to {wait_s} s"
+            fleet.report.emit(event="lease_held", host=login.name, text=words)
+            fleet.report.line(login.name, "waiting", words)
         fleet.report.doing(login.name, "waiting for the lease of another rollout")
         time.sleep(_POLL_S)
+
+
+def _under_way(fleet: Fleet) -> str:
+    """Return in words what holds the lease, with the wave of that rollout where it is known."""
+    last = last_known(fleet)
+    far = f": {how_far(last[0])}" if last and not last[0].ended else ""
+    return f"a rollout of this site is under way{far}"

@@ -12,7 +12,7 @@ from engine.facts import Ask, parsed
 from engine.login import Login
 from engine.rollout.machine import begin, begin_back, step
 from engine.rollout.progress import RolloutProgress, progress
-from engine.rollout.state import Rollout, RolloutEvent
+from engine.rollout.state import HostState, Rollout, RolloutEvent
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.rollout import RolloutPolicy
@@ -76,16 +76,32 @@ def lease_login(fleet: Fleet) -> Login:
     return [*fleet.control_logins(), *ours][0]
 
 
-def last_progress(fleet: Fleet) -> RolloutProgress | None:
-    """Return how far the site's last rollout is. None without one, and where it is not known."""
+def how_far(state: Rollout) -> str:
+    """Return the present wave and the number of hosts in each state, in words."""
+    counts = {one: len(state.names(one)) for one in HostState}
+    words = ", ".join(f"{count} {one}" for one, count in counts.items() if count)
+    return f"wave {state.wave} of {state.waves}, {words}" if state.waves else words
+
+
+def last_known(fleet: Fleet) -> tuple[Rollout, float] | None:
+    """Return the site's last rollout, and when its last event was, in seconds since the epoch.
+
+    None without one, and where it cannot be asked for or read.
+    """
     try:
         with fleet.session_for_reading(lease_login(fleet), Ask(files=(_LEDGER,))) as session:
             file = session.facts.files.get(_LEDGER)
         lines = [json.loads(line) for line in ((file and file.content) or "").splitlines()]
         found = replayed(lines)
-        return progress(found[1], silent_s=time.time() - _moment_of(lines[-1])) if found else None
+        return (found[1], _moment_of(lines[-1])) if found else None
     except (DerpfleetError, ValueError, LookupError, TypeError, RecursionError):
         return None
+
+
+def last_progress(fleet: Fleet) -> RolloutProgress | None:
+    """Return how far the site's last rollout is. None without one, and where it is not known."""
+    found = last_known(fleet)
+    return progress(found[0], silent_s=time.time() - found[1]) if found else None
 
 
 def _moment_of(line: Mapping[str, Any]) -> float:
