@@ -46,7 +46,7 @@ _ROCKYS_MIRROR, _ALMAS_MIRROR = (
 _REBUILD = replace(_RHEL, docker_system="centos", certbot=("epel-release", "certbot"))
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "debian": replace(_DEBIAN, mirror=_DEBIANS_MIRROR),
+    "debian": replace(_DEBIAN, docker_client_since=13, mirror=_DEBIANS_MIRROR),
     "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu", mirror=_UBUNTUS_MIRROR),
     "rhel": _RHEL,
     "rocky": replace(_REBUILD, name="Rocky Linux", mirror=_ROCKYS_MIRROR),
