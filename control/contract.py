@@ -17,8 +17,13 @@ from control.web import WebAnswer, WebQuestion
 from engine.facts import Ask, Facts
 from engine.report import Report
 from engine.run import Job, Outcome
+from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.secrets import Secret
+
+
+class TooFewRelays(DerpfleetError):
+    """The map was not changed: it takes these regions together with one more that is proved."""
 
 
 class HostSession(Protocol):
@@ -120,7 +125,7 @@ class ControlServer(Protocol):
 
         `all_proved`: these relays and those that an earlier run proved. Returns the map that
         clients get then; None when a person has to change it later. Raises DerpfleetError, when
-        the previous map is in force.
+        the previous map is in force, and TooFewRelays.
         """
 
     def not_proved(self, host: Host) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from functools import cached_property, partial
 
-from control.contract import Look, Reach, Withdrawal
+from control.contract import Look, Reach, TooFewRelays, Withdrawal
 from control.hujson import NotHujson
 from control.regions import hosts_in, ids_of, renumbered
 from control.sentences import has_former_id, region_stays, with_certificates
@@ -33,6 +33,10 @@ NAME = "tailscale"
 _TRIES = 2  # a second one when somebody else has changed the policy meanwhile
 
 Change = Callable[[Policy], Policy]
+
+
+class TooFewLive(PolicyRefused, TooFewRelays):
+    """The policy would leave clients with too few relays."""
 
 
 class BadPolicy(PolicyRefused):
@@ -143,7 +147,7 @@ class TailscaleServer:
         after = with_official(ours, self.site)
         proved_names = {host.name for host in (*proved, *all_proved)}
         dead = {host.region.id for host in self.site.hosts.values() if host.name not in proved_names}
-        self._refuse([too_few_left(policy, after, dead, self.where)])
+        self._refuse([too_few_left(policy, after, dead, self.where)], TooFewLive)
         return after
 
     def _withdrawn(self, host: Host, policy: Policy) -> Policy:
@@ -152,9 +156,9 @@ class TailscaleServer:
         self._refuse([not_ours(policy, host, self.where), too_few_left(policy, after, (), self.where)])
         return after
 
-    def _refuse(self, reasons: Iterable[str]) -> None:
+    def _refuse(self, reasons: Iterable[str], kind: type[PolicyRefused] = PolicyRefused) -> None:
         if found := list(filter(None, reasons)):
-            raise PolicyRefused(
+            raise kind(
                 f"{self.where} was not changed",
                 why="\n".join(found),
                 next="change this in the site file or in the console, then run this again; "
