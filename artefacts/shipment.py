@@ -18,7 +18,7 @@ from engine.cache import Progress
 from engine.facts import Facts
 from inventory import tailscaled
 from inventory.acme import DnsZone
-from inventory.choices import challenge_of, program_of, runner_of, source_of
+from inventory.choices import challenge_of, program_of, runner_of, ships_certbot, source_of
 from inventory.model import Host, Site
 from inventory.secrets import Secret, read_secret
 
@@ -86,7 +86,7 @@ def python_relay(host: Host) -> Artefact | None:
 
 def shipped_certbot(host: Host) -> Artefact | None:
     """Return the certbot that is shipped to the host with its wheels, if it needs one."""
-    if not source_of(host).is_acme or host.certificate.certbot != "shipped":
+    if not source_of(host).is_acme or not ships_certbot(host):
         return None
     dns = _dns(host)
     return certbot_with(dns.provider) if dns else CERTBOT

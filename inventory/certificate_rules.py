@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from inventory.auto_source import explain_source
-from inventory.choices import SHORT_LIVED, challenge_of, front_of, provider_of, source_of
+from inventory.choices import SHORT_LIVED, challenge_of, front_of, provider_of, ships_certbot, source_of
 from inventory.finding import Finding, Rule
 from inventory.model import Host
 
@@ -56,7 +56,7 @@ def _names_can_be_proved(host: Host) -> Iterator[Finding]:
         elif name == host.domain or name in certificate.names[:index]:
             yield Finding(f"certificate.names.{index}", f"'{name}' is there twice: keep one of them")
     for key in ("names", "profile", "challenge"):
-        if certificate.certbot == "distribution" and key in certificate.model_fields_set:
+        if not ships_certbot(host) and key in certificate.model_fields_set:
             message = "needs the shipped certbot, as the distribution's may be too old: remove certbot"
             yield Finding(f"certificate.{key}", message, ("certificate.certbot",))
 

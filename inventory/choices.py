@@ -26,8 +26,11 @@ SourceName = Literal[
 ]
 SourceWord = Literal[SourceName, "auto"]
 ChallengeName = Literal["http", "dns", "standalone"]
+CertbotName = Literal["shipped", "distribution"]
+RenewalName = Literal["timer", "cron"]
 DnsProviderName = Literal["rfc2136", "cloudflare", "route53", "aliyun", "tencent"]
 FirewallModeName = Literal["enforce", "ufw", "firewalld", "auto", "off"]
+DockerName = Literal["distribution", "docker"]
 ControlName = Literal["headscale", "map-file", "tailscale", "paste"]
 PackagesFromName = Literal["host", "controller"]
 MirroredName = Literal["debian", "ubuntu", "rocky", "almalinux"]
@@ -247,6 +250,8 @@ DNS_PROVIDERS: Mapping[DnsProviderName, DnsProvider] = {
     "aliyun": DnsProvider(needs=("access_key",)),
     "tencent": DnsProvider(needs=("access_key",)),
 }
+SHIPS_CERTBOT: Mapping[CertbotName, bool] = {"shipped": True, "distribution": False}
+DOCKERS_OWN: Mapping[DockerName, bool] = {"distribution": False, "docker": True}
 PACKAGES_FROM: Mapping[PackagesFromName, PackagesWay] = {
     "host": PackagesWay(is_brought=False),
     "controller": PackagesWay(is_brought=True),
@@ -321,6 +326,16 @@ def challenge_of(host: Host) -> ChallengeKind:
 def provider_of(dns: DnsZone) -> DnsProvider:
     """Return what the provider of a DNS zone implies."""
     return DNS_PROVIDERS[dns.provider]
+
+
+def ships_certbot(host: Host) -> bool:
+    """Whether the controller brings the host's certbot; else it is the distribution's."""
+    return SHIPS_CERTBOT[host.certificate.certbot]
+
+
+def takes_dockers_own(host: Host) -> bool:
+    """Whether the host gets Docker's own packages; else they are the distribution's."""
+    return DOCKERS_OWN[host.docker.packages]
 
 
 def packages_of(host: Host) -> PackagesWay:

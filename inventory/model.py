@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +18,7 @@ from inventory.acme import Account, DnsZone
 from inventory.auto_source import chosen_source
 from inventory.choices import (
     AdmissionName,
+    CertbotName,
     ChallengeName,
     ControlName,
     ExternalName,
@@ -25,6 +26,7 @@ from inventory.choices import (
     FlavourName,
     FrontName,
     ProgramName,
+    RenewalName,
     RunnerName,
     SourceName,
     SourceWord,
@@ -32,6 +34,7 @@ from inventory.choices import (
     combination_of_flavour,
 )
 from inventory.control_servers import ControlPart, Derpmap, MapFile, Paste, Tailscale
+from inventory.docker import Docker
 from inventory.metrics_access import MetricsAccess
 from inventory.notify import Notify
 from inventory.official import Official
@@ -44,7 +47,6 @@ from inventory.values import (
     Domain,
     HostName,
     HostPath,
-    ImageRef,
     Jump,
     LocalPath,
     Mail,
@@ -155,8 +157,8 @@ class Certificate(Model):
     agree_terms: bool = Field(
         False, description="true: the ACME server's terms of service are accepted in your name"
     )
-    certbot: Literal["shipped", "distribution"] = "shipped"
-    renewal: Literal["timer", "cron"] = "timer"
+    certbot: CertbotName = "shipped"
+    renewal: RenewalName = "timer"
     fullchain: LocalPath | None = Field(
         None, description="path of the chain on the controller, with source: manual"
     )
@@ -250,25 +252,6 @@ class Relay(Model):
             "the most connections of one address (IPv6: one /64); more for many clients behind one NAT"
         ),
     )
-
-
-class Docker(Model):
-    """For a relay under docker.
-
-    Exactly one image source: a registry reference with digest, or an archive shipped from the
-    controller.
-    """
-
-    image: ImageRef | None = Field(None, description="name@sha256:…, pulled by the host")
-    archive: LocalPath | None = Field(
-        None, description="path of a `docker save` or OCI archive on the controller, shipped to the host"
-    )
-    packages: Literal["distribution", "docker"] = "distribution"
-    mirror: Url | None = Field(
-        None,
-        description="base URL of a mirror of Docker's packages, such as https://mirrors.aliyun.com/docker-ce",
-    )
-    registry_mirrors: tuple[Url, ...] = ()
 
 
 _PUBLIC_ADDRESS = "public address; goes into the map, so that clients need no DNS"

@@ -26,6 +26,7 @@ from inventory.choices import (
     program_of,
     runner_of,
     source_of,
+    takes_dockers_own,
 )
 from inventory.finding import Finding, Rule
 from inventory.model import Host, Ports
@@ -232,7 +233,7 @@ def _packages_can_be_brought(host: Host) -> Iterator[Finding]:
     if packages_of(host).is_brought and host.packages.mirror:
         message = "is for hosts that fetch packages: remove it, or set packages.from to host"
         yield Finding("packages.mirror", message, looked_at)
-    if packages_of(host).is_brought and runner_of(host).in_container and host.docker.packages == "docker":
+    if packages_of(host).is_brought and runner_of(host).in_container and takes_dockers_own(host):
         message = (
             "the controller brings packages of the distribution only: use distribution, or set packages.from "
             "to host"

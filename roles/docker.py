@@ -9,6 +9,7 @@ from artefacts.image import REPOSITORY
 from engine.facts import Ask, Facts, FileFact
 from engine.render import render
 from engine.resource import Absent, Command, Directory, File, Image, Package, Resource, Service
+from inventory.choices import takes_dockers_own
 from inventory.model import Host
 from roles import distributions
 from roles.contract import after
@@ -83,7 +84,7 @@ def _packages(host: Host, facts: Facts) -> list[Resource]:
     wanted = _names(host, facts)
     if _is_from_elsewhere(host, facts):
         return []
-    if host.docker.packages == "distribution":
+    if not takes_dockers_own(host):
         return [*(Package(package=name) for name in wanted), *_client(facts, wanted)]
     base = (host.docker.mirror or _OFFICIAL).rstrip("/")
     distribution = distributions.of(facts)
@@ -114,23 +115,21 @@ def _is_from_elsewhere(host: Host, facts: Facts) -> bool:
 def _names(host: Host, facts: Facts) -> tuple[str, ...]:
     """Return the packages to install; () if the distribution has none."""
     distribution = distributions.of(facts)
-    if host.docker.packages == "docker":
-        return distribution.family.docker.packages
-    return distribution.docker
+    return distribution.family.docker.packages if takes_dockers_own(host) else distribution.docker
 
 
 def _client(facts: Facts, engine: tuple[str, ...]) -> list[Package]:
     """Return the package of Docker's client, if the packages of the engine do not bring it.
 
-    Recommended packages are not installed by themselves, and from Debian 13 on the client is one of
-    them. Before, and on Ubuntu 24.04, there is no package of it. Of other systems like Debian only
-    the host knows, once it has the engine.
+    Recommended packages are not installed by themselves, and where there is a package of the client
+    it is one of them. Where no row says so, only the host knows, once it has the engine.
     """
-    name, release = distributions.of(facts).docker_client, distributions.release(facts)
-    if not name or (facts.os_id == "debian" and release and int(release) < 13):
+    distribution, release = distributions.of(facts), distributions.release(facts)
+    name, since = distribution.docker_client, distribution.docker_client_since
+    if not name:
         return []
-    if facts.os_id == "debian" and release:
-        return [Package(package=name)]
+    if since and release and facts.os_id in distributions.DISTRIBUTIONS:
+        return [Package(package=name)] if int(release) >= since else []
     needs = tuple(f"package:{package}" for package in engine)
     return [Package(package=name, creates=_CLIENT, needs=needs)]
 
@@ -190,11 +189,9 @@ def refusals(host: Host, facts: Facts) -> list[str]:
 def _lacking(host: Host, facts: Facts) -> list[str]:
     """Return a sentence when the wanted packages are not made for the distribution."""
     distribution = distributions.of(facts)
-    has = {"distribution": bool(distribution.docker), "docker": bool(distribution.docker_system)}
-    if has[host.docker.packages]:
-        return []
-    other = next(name for name in has if has[name])
-    whose = f"{distribution.name} has no Docker of its own" if other == "docker" else (
-        f"Docker has no packages for {distribution.name}"
-    )
-    return [f"{whose}: set hosts.{host.name}.docker.packages to {other}."]
+    if takes_dockers_own(host):
+        has, why, other = bool(distribution.docker_system), "Docker has no packages for {}", "distribution"
+    else:
+        has, why, other = bool(distribution.docker), "{} has no Docker of its own", "docker"
+    step = f"set hosts.{host.name}.docker.packages to {other}."
+    return [] if has else [f"{why.format(distribution.name)}: {step}"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Absent, Command, File, Package, Resource, Symlink
-from inventory.choices import source_of
+from inventory.choices import ships_certbot, source_of
 from inventory.model import Host, Site
 from roles import paths
 from roles.certificate import account, certbot, renewal
@@ -36,10 +36,10 @@ def orders(host: Host, challenge: Challenge) -> Orders:
         account=account.settings(host),
         contact=host.certificate.contact,
         ca=_ACME_CA if host.certificate.ca else None,
-        certbot=f"{paths.CERTBOT}/current" if certbot.is_shipped(host) else None,
+        certbot=f"{paths.CERTBOT}/current" if ships_certbot(host) else None,
         authenticator=challenge.authenticator,
         names=(host.domain, *host.certificate.names),
-        profile=(host.certificate.profile or _PROFILE) if certbot.is_shipped(host) else None,
+        profile=(host.certificate.profile or _PROFILE) if ships_certbot(host) else None,
         limits=source_of(host).limits,
         environment=challenge.environment,
         stops=challenge.stops,

@@ -11,6 +11,7 @@ from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Resource, Symlink, Tree
+from inventory.choices import ships_certbot
 from inventory.model import Host
 from roles import distributions, paths
 from roles.certificate.contract import files_in
@@ -43,14 +44,9 @@ def files(host: Host) -> tuple[str, str]:
     return files_in(_LIVE, host)
 
 
-def is_shipped(host: Host) -> bool:
-    """Whether the controller brings certbot; else it is the distribution's."""
-    return host.certificate.certbot == "shipped"
-
-
 def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     """Return certbot. Orders need its link or its package."""
-    if not is_shipped(host):
+    if not ships_certbot(host):
         return _packages(facts)
     release = ship.certbot_release
     assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
@@ -129,13 +125,13 @@ def _state_gone() -> list[Resource]:
 def refusals(host: Host, facts: Facts) -> list[str]:
     """Return a sentence when the host's Python is too old for the shipped certbot, or when there is
     none to install."""
-    if is_shipped(host) and facts.python[:2] < PYTHON_FLOOR:
+    if ships_certbot(host) and facts.python[:2] < PYTHON_FLOOR:
         return [
             f"{host.name} has Python {'.'.join(map(str, facts.python))}, and the certbot that is shipped "
             f"needs {'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to "
             "distribution."
         ]
-    if is_shipped(host):
+    if ships_certbot(host):
         return []
     names, other = distributions.of(facts).certbot, f"set hosts.{host.name}.certificate.certbot to shipped"
     if not names:

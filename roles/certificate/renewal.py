@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from zlib import crc32
 
 from engine.facts import Facts
 from engine.render import render
 from engine.resource import Absent, Command, File, Package, Resource, Service
+from inventory.choices import RenewalName
 from inventory.model import Host
 from roles import distributions, paths
 from roles.contract import Challenge
@@ -24,25 +26,32 @@ def resources(
 
     `challenge`: how orders are proved. `writable`: the folders that they write to.
     """
-    timer, service = f"{paths.SYSTEMD}/{_TIMER}", f"{paths.SYSTEMD}/{_SERVICE}"
+    service = f"{paths.SYSTEMD}/{_SERVICE}"
     program = paths.CERTIFICATE_PROGRAM
     text = render(
         "certificate.service.j2", host=host, program=program, challenge=challenge, writable=writable
     )
-    once = File(path=service, content=text)
-    if host.certificate.renewal == "cron":
-        hour, minute = divmod(crc32(host.name.encode()) % 720, 60)
-        line = render("certificate.cron.j2", host=host, service=_SERVICE, hour=hour, minute=minute)
-        cron = File(path=_CRON, content=line, needs=(once.id,))
-        daemon = distributions.of(facts).family.cron
-        package = Package(package=daemon.package)
-        return [package, Service(unit=daemon.unit, needs=(package.id,)), once, cron, *_no_timer()]
-    return [
-        Absent(path=_CRON),
-        once,
-        File(path=timer, content=render("certificate.timer.j2", host=host)),
-        Service(unit=_TIMER, restart_on=(f"file:{timer}",), needs=(f"file:{service}",)),
-    ]
+    return STARTERS[host.certificate.renewal](host, facts, File(path=service, content=text))
+
+
+def _by_timer(host: Host, _: Facts, once: File) -> list[Resource]:
+    timer = File(path=f"{paths.SYSTEMD}/{_TIMER}", content=render("certificate.timer.j2", host=host))
+    return [Absent(path=_CRON), once, timer, Service(unit=_TIMER, restart_on=(timer.id,), needs=(once.id,))]
+
+
+def _by_cron(host: Host, facts: Facts, once: File) -> list[Resource]:
+    hour, minute = divmod(crc32(host.name.encode()) % 720, 60)
+    line = render("certificate.cron.j2", host=host, service=_SERVICE, hour=hour, minute=minute)
+    cron = File(path=_CRON, content=line, needs=(once.id,))
+    daemon = distributions.of(facts).family.cron
+    package = Package(package=daemon.package)
+    return [package, Service(unit=daemon.unit, needs=(package.id,)), once, cron, *_no_timer()]
+
+
+STARTERS: Mapping[RenewalName, Callable[[Host, Facts, File], list[Resource]]] = {
+    "timer": _by_timer,
+    "cron": _by_cron,
+}
 
 
 def _no_timer() -> list[Resource]:

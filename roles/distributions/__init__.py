@@ -55,7 +55,7 @@ _REBUILD = replace(
 )
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "debian": replace(_DEBIAN, mirror=_DEBIANS_MIRROR),
+    "debian": replace(_DEBIAN, docker_client_since=13, mirror=_DEBIANS_MIRROR),
     "ubuntu": replace(
         _DEBIAN, name="Ubuntu", oldest=(22, 4), docker_system="ubuntu", mirror=_UBUNTUS_MIRROR
     ),

@@ -31,11 +31,6 @@ NAME = "wheels/0123456789abcdef/x.whl"
 
 
 @pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: io.StringIO) -> Callable[..., int]:
     """Return the verb on a site with one host, on a controller whose cache is `cache`.
 

@@ -22,7 +22,8 @@ from fleet.shared import cut_over, host_job, step
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.verdict import Conclusion
-from inventory.model import Docker, Host
+from inventory.docker import Docker
+from inventory.model import Host
 from probe.proof import Proof
 from roles import paths, relay
 from tests.control.test_headscale import site_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,21 +154,14 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple
         facts: Facts | Exception = facts,
         looks: Look | Exception | None = None,
     ) -> tuple[int, list[Any], int]:
-        class Session(SimpleNamespace):
-            def __enter__(self) -> Session:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                pass
-
         connections = 0
 
-        def connect(*_: object) -> Session:
+        def connect(*_: object) -> Any:
             nonlocal connections
             connections += 1
             if isinstance(facts, Exception):
                 raise facts
-            return Session(facts=facts)
+            return nullcontext(SimpleNamespace(facts=facts))
 
         def looked() -> Look | None:
             if isinstance(looks, Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,18 +46,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         "h2": known(ours(5, at=10.0), ours(4, at=9.0), BEFORE),
     }
 
-    class Session(SimpleNamespace):
-        def __enter__(self) -> Session:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    def session(_: Fleet, login: Login, __: Any) -> Session:
+    def session(_: Fleet, login: Login, __: Any) -> Any:
         found = desk.histories[login.name]
         if isinstance(found, Exception):
             raise found
-        return Session(history=lambda: found)
+        return nullcontext(SimpleNamespace(history=lambda: found))
 
     monkeypatch.setattr(Fleet, "session_for_reading", session)
     return desk

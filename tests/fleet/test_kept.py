@@ -33,11 +33,6 @@ CARD = Card(
 
 
 @pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setattr("fleet.shared.records.RUNS", tmp_path / ".runs")
     site = Site(

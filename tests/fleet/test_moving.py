@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,20 +118,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         said.steps.append(("back", target.number, is_stopped))
         return bool(said.is_back)
 
-    class Session(SimpleNamespace):
-        def __enter__(self) -> Session:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
     monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)
     monkeypatch.setattr(cutting, "_is_back", is_back)
     monkeypatch.setattr(cutting, "leave", lambda *_: said.steps.append("leave"))
     monkeypatch.setattr(
         cutting, "restore_region", lambda _, then: said.steps.append(("map", then.ports.https)) or ""
     )
-    session = Session(history=lambda: said.history)
+    session = nullcontext(SimpleNamespace(history=lambda: said.history))
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
     return said
 

@@ -105,11 +105,6 @@ def stun() -> Iterator[Callable[[float], int]]:
 
 
 @pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def fleet(tmp_path: Path, shown: io.StringIO) -> Fleet:
     site = tmp_path / "site.yml"
     site.write_text(GOOD + SECOND + "headscale: {url: 'https://headscale.example.org'}\n")

@@ -25,11 +25,6 @@ from tests.support.facts import DEBIAN_12, EMPTY_FILE
 
 
 @pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
     region, certificate = Region(id=901, code="hk", name="Hong Kong"), Certificate(source="letsencrypt")
     host = Host(name="hk1", domain="hk1.example.org", region=region, certificate=certificate)

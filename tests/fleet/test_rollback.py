@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -158,14 +159,8 @@ def test_no_command_of_a_host_gets_into_the_site() -> None:
 def test_history_shows_generations_and_what_nobody_confirmed(
     fleet: Fleet, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Reading:
-        def __enter__(self) -> Any:
-            return SimpleNamespace(history=lambda: known(*KNOWN.generations, left=LEFT))
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Reading())
+    reading = nullcontext(SimpleNamespace(history=lambda: known(*KNOWN.generations, left=LEFT)))
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: reading)
     assert history.history(fleet, [HOST]) == 0
     text = shown.getvalue()
     assert "bob@desk  deploy confirms it, rollback takes it back" in text

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from engine.facts import Output
 from engine.generations import Generation, History, UnconfirmedChanges
 from engine.login import Unreachable
-from engine.report import Report
-from engine.rollout.machine import begin, exit_code, step
+from engine.rollout.machine import exit_code, step
 from engine.rollout.state import EventKind, HostState, RolloutEvent
 from engine.run import Failure, Outcome, Verb
 from engine.session import Locked
 from fleet.rollout import cutting, preparing
 from fleet.rollout import under_way as rollout_under_way
-from fleet.rollout.ledger import new_head
 from fleet.rollout.under_way import UnderWay
 from fleet.shared import past
 from fleet.shared.confirm import ROLLOUT, STUCK, TAKEN_BACK, UNDECIDED
@@ -33,7 +31,6 @@ from fleet.shared.shut_out import WouldShutOut
 from fleet.shared.verdict import Conclusion
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from inventory.rollout import RolloutPolicy
 from probe.cutover import CutOver
 from roles import relay
 from roles.relay import OutOfService
@@ -47,20 +44,6 @@ KNOWN = History(
     unconfirmed=UnconfirmedChanges(),
 )
 COUNTS = {"ok": 40, "changed": 1, "failed": 0, "skipped": 2}
-
-
-@pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def under_way(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UnderWay:
-    """A rollout of hk1 and sg1, with nothing prepared."""
-    monkeypatch.setattr(Fleet, "runs", tmp_path)
-    fleet = Fleet(site_of(), Report(console=Console(file=shown, width=300)))
-    policy = RolloutPolicy()
-    return UnderWay(fleet, new_head(["hk1", "sg1"], policy), begin(["hk1", "sg1"], policy))
 
 
 def outcome_of(host: Host, counts: dict[str, int], **more: Any) -> Outcome:
@@ -318,14 +301,7 @@ def test_each_proof_of_a_rollout_is_kept(waiting: UnderWay, monkeypatch: pytest.
 
 
 def asked(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, history: History, *, back: bool) -> EventKind:
-    class Session(SimpleNamespace):
-        def __enter__(self) -> Session:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    session = Session(history=lambda: history)
+    session = nullcontext(SimpleNamespace(history=lambda: history))
     monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: session)
     monkeypatch.setattr(cutting, "_is_back", lambda *_, **__: back)
     return cutting.ask(waiting, waiting.host("hk1")).kind

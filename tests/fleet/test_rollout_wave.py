@@ -9,20 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from engine.report import Report
-from engine.rollout.machine import begin
 from engine.rollout.state import EventKind, RolloutEvent
 from fleet.rollout import wave
-from fleet.rollout.ledger import new_head
 from fleet.rollout.under_way import UnderWay
 from fleet.shared.fleet import Fleet
 from inventory.errors import DerpfleetError
 from inventory.model import Host
-from inventory.rollout import RolloutPolicy
 from tests.control.tailscale import policies
-from tests.control.test_headscale import site_of
 from tests.fleet.test_withdraw import proof
 from tests.support.tailscale_api import TAILNET, WRITES, tailnet
 
@@ -41,19 +35,9 @@ class Clock:
         self.now += seconds
 
 
-@pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def under_way(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UnderWay:
-    """A rollout of two hosts whose waves are watched for 20 s."""
-    monkeypatch.setattr(Fleet, "runs", tmp_path)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wave, "time", Clock())
-    fleet = Fleet(site_of(), Report(console=Console(file=shown, width=300)))
-    policy = RolloutPolicy(soak_s=20)
-    return UnderWay(fleet, new_head(HOSTS, policy), begin(HOSTS, policy))
 
 
 def soaked(

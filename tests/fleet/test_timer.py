@@ -18,11 +18,6 @@ from inventory.errors import DerpfleetError
 
 
 @pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def report(shown: io.StringIO) -> Report:
     return Report(console=Console(file=shown, width=400))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,12 +120,6 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
     world = World(fleet, shown)
 
     class Session(SimpleNamespace):
-        def __enter__(self) -> Session:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
         def ask(self, _: Any) -> Facts:
             page = {"served": Output(status=0, stdout="{}", stderr="")} if world.shows_map else {}
             return replace(self.facts, commands={**self.facts.commands, **page})
@@ -142,7 +137,7 @@ def make_world(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
     monkeypatch.setattr(Fleet, "runs", folder)
     monkeypatch.setattr(step, "converge", world.converge)
     monkeypatch.setattr(pins, "known", lambda *_: {})
-    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: Session(facts=world.facts()))
+    monkeypatch.setattr(Fleet, "session_for_reading", lambda *_: nullcontext(Session(facts=world.facts())))
     monkeypatch.setattr(server, "nodes_at_home", world.at_home)
     monkeypatch.setattr(prove, "prove_hosts", prove_hosts)
     monkeypatch.setattr(out_of_service, "targets", lambda *_: [])

@@ -17,8 +17,9 @@ from engine.resource import Absent, Command, Container, File
 from inventory import tailscaled
 from inventory.admission import admission_name, verifies, verify_url
 from inventory.choices import AdmissionName, FlavourName
+from inventory.docker import Docker
 from inventory.files import file_problems
-from inventory.model import Docker, Headscale, Host, Region, Relay, Site
+from inventory.model import Headscale, Host, Region, Relay, Site
 from inventory.rules import host_findings
 from inventory.secrets import Secret
 from relay.admission.allow_file import parse_allow_list

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -23,8 +24,9 @@ from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import settings
 from fleet.shared.verdict import Conclusion, Evidence
+from inventory.docker import Docker
 from inventory.errors import DerpfleetError
-from inventory.model import Docker, Host
+from inventory.model import Host
 from probe.admission import HostsWords
 from probe.net import Patience
 from probe.proof import LADDER, Proof, Rung, Status
@@ -412,21 +414,14 @@ def test_clients_are_counted_after_the_way_back_and_an_error_is_a_warning(
     went = outcome(generation=3, changed=["service:derpfleet-relay.service"])
     went.facts = replace(DEBIAN_12, commands={"clients_before": before})
 
-    class Reading:
-        facts = replace(DEBIAN_12, commands={"clients_after": after})
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
+    reading = nullcontext(SimpleNamespace(facts=replace(DEBIAN_12, commands={"clients_after": after})))
 
     def unreachable(*_: object) -> Any:
         raise DerpfleetError("no connection")
 
     monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=True)})
     job = Job(verb=Verb.DEPLOY, plan=lambda _: ())
-    sessions: list[Any] = [lambda *_: Reading(), unreachable]
+    sessions: list[Any] = [lambda *_: reading, unreachable]
     for session in sessions:
         monkeypatch.setattr(Fleet, "session_for_reading", session)
         judge = Confirmation(fleet, HOST, None, verdict=Conclusion.FAILED)

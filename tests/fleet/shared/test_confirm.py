@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,19 +57,7 @@ class World:
 
     def session(self, login: Any, _: object) -> Any:
         self.asked.append(login.name)
-        history = self.history
-
-        class Reading:
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                pass
-
-            def history(self) -> History:
-                return history
-
-        return Reading()
+        return nullcontext(SimpleNamespace(history=lambda: self.history))
 
     def climb(self, _: Fleet, hosts: Sequence[Host], wanted: Sequence[Target]) -> list[Proof]:
         self.climbed += hosts

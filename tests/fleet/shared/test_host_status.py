@@ -18,7 +18,8 @@ import pytest
 from engine.facts import Output
 from engine.scripts import script
 from fleet.shared import host_status
-from inventory.model import Docker, Host, Ports, Region
+from inventory.docker import Docker
+from inventory.model import Host, Ports, Region
 from lab.certificates import make_server_certificate
 from probe.cutover import counted
 from tests.support.facts import DEBIAN_12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -47,16 +48,9 @@ def test_the_ledger_says_how_far_it_is(
     files = {_LEDGER: replace(EMPTY_FILE, content=text)} if lines else {}
     asked: list[str] = []
 
-    class Session(SimpleNamespace):
-        def __enter__(self) -> Session:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    def session(_: Fleet, login: Any, ask: Any) -> Session:
+    def session(_: Fleet, login: Any, ask: Any) -> Any:
         asked.extend((login.name, *ask.files))
-        return Session(facts=replace(DEBIAN_12, files=files))
+        return nullcontext(SimpleNamespace(facts=replace(DEBIAN_12, files=files)))
 
     monkeypatch.setattr(Fleet, "session_for_reading", session)
     assert last_progress(Fleet(site_of(), Report())) is wanted

@@ -42,11 +42,6 @@ class Talk:
 
 
 @pytest.fixture
-def shown() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
 def fleet(shown: io.StringIO, tmp_path: Path) -> Fleet:
     host = Host(name="hk1", domain="hk1.example.org", region=Region(id=901, code="hk", name="Hong Kong"))
     site = Site(

@@ -16,7 +16,7 @@ from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import settings
 from fleet.shared.verdict import Evidence
-from inventory.model import Docker
+from inventory.docker import Docker
 from tests.fleet.generations import HOST, Armed, generation, known, outcome
 from tests.fleet.test_prover import IMAGE
 from tests.fleet.test_withdraw import proof
