@@ -25,7 +25,7 @@ ANY_PYTHON = "python3"
 _BOOT = """\
 import sys,zlib,json,types,linecache
 print("READY 1",flush=True)
-import difflib,glob,hashlib,http.client,platform,queue,shutil,ssl,subprocess,tarfile,tempfile
+import glob,hashlib,queue,shutil,socket,subprocess
 i=sys.stdin.buffer
 n=int(i.readline() or 0)
 for k,t in json.loads(zlib.decompress(i.read(n)).decode()) if n else ():

@@ -285,7 +285,7 @@ class HostCertificate:
         """Return the certificate that this host serves, in DER. Raises OSError."""
         # clients send no server name to a relay with a bare address
         name = None if is_address(self.domain) else self.domain
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the host's roots takes 20 ms
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         address, _, port = self.served_at.rpartition(":")
         with socket.create_connection((address.strip("[]"), int(port)), timeout=5) as plain:

@@ -4,7 +4,8 @@ It raises a lab with one relay host and deploys it. `prepare` runs two hundred s
 a lock and a state folder of its own: two hundred hosts to which a rollout has nothing to do. They
 share the machine's processor with the controller, so the wall time is an upper bound; the
 controller's processor time and memory are its own. `cut-over` rolls out releases to the host, and
-`peers` lets ansible and mitogen find nothing to do there. Prints figures for bench/README.md.
+`peers` lets ansible and mitogen find nothing to do there. `host` checks it, and counts what that costs
+the host. Prints tables for bench/README.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import inventory
 import lab
 from bench.deploy.many_hosts import ManyHosts, many_hosts, ports_of
 from bench.deploy.tools import Target
+from bench.rollout.one_host import cost
 from bench.rollout.serial import cut_overs, peers_s
 from fleet.shared.records import folder_of
 from inventory.checkout import CHECKOUT
@@ -145,7 +147,18 @@ def peers(stage: Any, target: Target, _: Path, given: argparse.Namespace) -> Non
         print(f"{tool}, nothing to do: {seconds:.2f} s", flush=True)
 
 
-PARTS = {"prepare": prepare, "cut-over": cut_over, "peers": peers}
+def one_host(stage: Any, target: Target, work: Path, given: argparse.Namespace) -> None:
+    """Check the host, and print what each part of that costs it."""
+    site = inventory.load(stage.site_file)
+    found = cost(stage, target, site, HOST, runs=given.runs)
+    print("\n| a check, on its host | CPU ms | processes and threads |\n| --- | --- | --- |")
+    for part, (ms, processes) in found.items():
+        print(f"| {part} | {ms:.0f} | {processes} |")
+    whole = [sum(figures) for figures in zip(*found.values(), strict=True)]
+    print(f"| all | {whole[0]:.0f} | {whole[1]} |", flush=True)
+
+
+PARTS = {"prepare": prepare, "cut-over": cut_over, "peers": peers, "host": one_host}
 
 if __name__ == "__main__":
     main()

@@ -57,10 +57,10 @@ class Apt:
         """Return the program that works with packages now, or ""."""
         return lock_holder(self.root + name for name in self.LOCKS)
 
-    def installed(self, names):
+    def installed(self, *names):
         """Return the set of those packages among `names` that are installed."""
         form = "${Package} ${db:Status-Status}\\n"
-        out = run(["dpkg-query", "--show", "--showformat", form] + names)[1]
+        out = run(["dpkg-query", "--show", "--showformat", form] + list(names))[1]
         return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
 
     def install(self, names):

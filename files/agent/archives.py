@@ -1,7 +1,5 @@
 """Archives from the controller, unpacked with care."""
 
-import tarfile
-
 from agent.tools import Failed
 
 UNPACKED_MAX = 1024 * 1024 * 1024  # bytes; a release has some ten MB
@@ -9,6 +7,8 @@ UNPACKED_MAX = 1024 * 1024 * 1024  # bytes; a release has some ten MB
 
 def unpack(archive, into, name):
     """Unpack the tar file `archive` into the folder `into`. Raises Failed, which says `name`."""
+    import tarfile  # few runs unpack one
+
     try:
         with tarfile.open(archive) as tar:
             _check(tar, name)

@@ -76,8 +76,9 @@ def fix(host, resource, keys):
     for dependent, action in host.dependents(resource.id):
         host.journal.owe(dependent, action, resource.id)
     host.units.after_touch(resource.touches())
-    resource.fix(keys)
-    restore_labels(resource.touches())
+    with host.answers.changing():
+        resource.fix(keys)
+        restore_labels(resource.touches())
     left = difference(resource)
     if left:
         words = ["%s is %r, not %r" % (key, was, wanted) for key, (was, wanted) in sorted(left.items())]
@@ -131,5 +132,7 @@ def fetch_blobs(host, mode):
     if blobs and mode != "check":
         host.journal.make_folders()
     host.wire.send("want", blobs=blobs, partial=partial(host, blobs))
-    for _ in blobs:
-        host.wire.next(CONTENT_WITHIN_S)
+    if blobs:
+        with host.answers.changing():  # by others, while contents are on their way
+            for _ in blobs:
+                host.wire.next(CONTENT_WITHIN_S)

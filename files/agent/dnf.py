@@ -51,9 +51,9 @@ class Dnf:
                 return holder(pid)
         return lock_holder(self.root + name for name in self.LOCKS)
 
-    def installed(self, names):
+    def installed(self, *names):
         """Return the set of those packages among `names` that are installed."""
-        out = run(["rpm", "--query", "--queryformat", "%{NAME}\\n"] + names)[1]
+        out = run(["rpm", "--query", "--queryformat", "%{NAME}\\n"] + list(names))[1]
         return set(names) & set(out.splitlines())
 
     def install(self, names):

@@ -4,7 +4,6 @@ import base64
 import glob
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -25,6 +24,14 @@ def os_release():
         key, _, value = line.partition("=")
         found[key] = value.strip("\"'")
     return found
+
+
+def libc():
+    """Return [name, version], as ["glibc", "2.36"]; empty words when the C library is another."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION").split(" ")
+    except (ValueError, OSError):
+        return ["", ""]
 
 
 def socket_owners():
@@ -92,9 +99,9 @@ def standard_facts():
         "os_version": release.get("VERSION_ID", ""),
         "os_codename": release.get("VERSION_CODENAME", ""),
         "os_like": release.get("ID_LIKE", "").split(),
-        "arch": platform.machine(),
-        "libc": list(platform.libc_ver()),
-        "kernel": platform.release(),
+        "arch": os.uname().machine,
+        "libc": libc(),
+        "kernel": os.uname().release,
         "init": read_text("/proc/1/comm").strip(),
         "python": list(sys.version_info[:3]),
         "python_executable": sys.executable,

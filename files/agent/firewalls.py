@@ -32,12 +32,15 @@ class NftTable(Kind):
     def present(self):
         rules = sha256_of(self.path) if os.path.isfile(self.path) else "absent"
         if not self.spec["present"]:
-            return {"rules": rules, "loaded": "yes" if self.family.listed() else "no"}
+            return {"rules": rules, "loaded": "yes" if self._listed() else "no"}
         is_loaded = read_text(self._state()).strip() == self._digest()
         return {"rules": rules, "loaded": "yes" if is_loaded else "no"}
 
+    def _listed(self):
+        return self.host.answers.of(self.family.listed)
+
     def _digest(self):
-        return hashlib.sha256(self.family.listed().encode()).hexdigest()
+        return hashlib.sha256(self._listed().encode()).hexdigest()
 
     def _state(self):
         return "%s/firewall-%s" % (self.host.journal.base, self.spec["table"])
@@ -106,7 +109,7 @@ class NftTable(Kind):
 
         The process runs them after `revert_after_s`, unless the token is gone by then.
         """
-        old, run_id = self.family.listed(), self.host.journal.run_id
+        old, run_id = self._listed(), self.host.journal.run_id
         token, saved = self._token(), self._saved()
         os.makedirs(os.path.dirname(token), mode=0o700, exist_ok=True)
         remove(token + ".reverted")

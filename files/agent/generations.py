@@ -50,6 +50,7 @@ def subjects(specs):
 class Generations:
     def __init__(self, base):
         self.folder = base + "/generations"
+        self._parsed = {}  # {number: (bytes, generation)}: one contact needs each several times
 
     def numbers(self):
         """Return the numbers of the kept generations without 0, lowest first."""
@@ -69,6 +70,9 @@ class Generations:
         if data is None:
             kept = ", ".join(map(str, self.numbers())) or "none"
             raise Refused("there is no generation %d on this host" % number, "", "kept are: " + kept)
+        known, record = self._parsed.get(number, (None, None))
+        if data == known:
+            return record
         try:
             record = json.loads(data.decode())
             made_by = record["format"]
@@ -79,6 +83,7 @@ class Generations:
             why = "it has format %s, and this derpfleet knows formats up to %d" % (made_by, FORMAT)
             next_step = "use the derpfleet that made it, or a newer one"
             raise Refused("generation %d was made by a newer derpfleet" % number, "", why, next_step)
+        self._parsed[number] = data, record
         return record
 
     def specs(self):

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-from urllib.parse import quote
 
 from agent.tools import file_type, read_text, remove, replace_link, write_atomically, write_text
 
@@ -19,6 +18,8 @@ def kept_content(line, secret):
 
     None as well for the resources `secret`, and for a line that a power cut has torn.
     """
+    if '"sha256"' not in line:  # most lines, which are not worth reading
+        return None
     try:
         note = json.loads(line)
     except ValueError:
@@ -26,6 +27,15 @@ def kept_content(line, secret):
     was = note.get("was", {})
     is_open = was.get("mode", 0) & stat.S_IROTH and note["id"] not in secret
     return was.get("sha256") if is_open else None
+
+
+def file_name(resource_id):
+    """Return the id as a file's name, as urllib.parse.quote does. Its import would take 4 ms."""
+
+    def quoted(sign):
+        return "".join("%%%02X" % byte for byte in sign.group().encode())
+
+    return re.sub(r"[^\w.~-]", quoted, resource_id, flags=re.A)
 
 
 class Journal:
@@ -167,4 +177,4 @@ class Journal:
         remove(self._owed_path(resource_id))
 
     def _owed_path(self, resource_id):
-        return os.path.join(self.owed_dir, quote(resource_id, safe=""))
+        return os.path.join(self.owed_dir, file_name(resource_id))

@@ -2,34 +2,31 @@
 
 import socket
 
-from agent.facts import listeners
-
 ANY = ("0.0.0.0", "::")
 
 
-def missing(places, unit):
+def missing(places, unit, sockets):
     """Return those of `places` that the unit does not listen on.
 
-    A place is "address:port", with brackets around an address of IPv6.
+    A place is "address:port", with brackets around an address of IPv6. `sockets`: those of the
+    host, as `listeners` returns them.
     """
-    if not places:
-        return []
-    have = {(each["address"], each["port"]) for each in _tcp() if each["unit"] == unit}
+    have = {(each["address"], each["port"]) for each in _tcp(sockets) if each["unit"] == unit}
     return [place for place in places if not _has(have, *_parts(place))]
 
 
-def in_the_way(places, unit):
-    """Return the other programs whose sockets keep the unit from `places`, in words."""
+def in_the_way(places, unit, sockets):
+    """Return the other programs whose `sockets` keep the unit from `places`, in words."""
     found = []
-    for entry in _tcp():
+    for entry in _tcp(sockets):
         if entry["unit"] != unit and any(_meets(entry, *_parts(place)) for place in places):
             where = "%s:%d" % (entry["address"], entry["port"])
             found.append("%s (pid %d) on %s" % (entry["program"] or "the kernel", entry["pid"], where))
     return ", ".join(found)
 
 
-def _tcp():
-    return [entry for entry in listeners() if entry["proto"] == "tcp"]
+def _tcp(sockets):
+    return [entry for entry in sockets if entry["proto"] == "tcp"]
 
 
 def _parts(place):

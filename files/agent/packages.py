@@ -51,7 +51,6 @@ class Package(Kind):
         for other in batch[1:]:
             self.host.unconfirmed.remember(other, other.present())
         self.host.packages.install([resource.spec["package"] for resource in batch])
-        self.host.units.forget()  # packages bring units, and start them
 
     def _batch(self):
         """Return this package and every later missing one whose needs are met.
@@ -80,13 +79,12 @@ class Conffile(AtPath):
 
 
 class Packages:
-    """The packages of the host. Which are installed is read once, and again after each change."""
+    """The packages of the host."""
 
     def __init__(self, host):
         self.host = host
         self.installed_now = set()
         self._family = None
-        self._installed = None
         self._read = None  # the sources that this run has read the index of
         self._unread = ""  # why some of them could not be read
         self._source = None  # the plan's own, once it is in use
@@ -98,9 +96,7 @@ class Packages:
         return self._family
 
     def installed(self, names):
-        if self._installed is None:
-            self._installed = self.family.installed(names)
-        return self._installed
+        return self.host.answers.of(self.family.installed, *names)
 
     def are_lacking(self):
         """Whether a package of the plan is not installed."""
@@ -112,7 +108,6 @@ class Packages:
         remove(self.host.root + FOLDER)
 
     def install(self, names):
-        self._installed = None
         self.installed_now.update(names)
         self._change(lambda: self.family.install(names))
 

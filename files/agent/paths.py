@@ -1,6 +1,5 @@
 """file, directory, symlink, absent, tree."""
 
-import difflib
 import hashlib
 import os
 import stat
@@ -31,6 +30,8 @@ def text_diff(old, new, name, context=3):
 
     Both are called `name` in it. `context`: lines around a change.
     """
+    import difflib  # few runs show one
+
     before_name = name
     if not os.path.isfile(old):
         old = before_name = os.devnull
@@ -197,13 +198,15 @@ def looks_of(tree):
     digest = hashlib.sha256()
     for folder, folders, names in os.walk(tree):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
-        for path in [os.path.join(folder, name) for name in folders + sorted(names)]:
-            info = os.lstat(path)
+        # os.path.join and os.path.relpath would take most of the time
+        below = folder[len(tree) + 1 :]
+        for name in folders + sorted(names):
+            info = os.lstat(folder + "/" + name)
             looks = [info.st_mode, info.st_uid, info.st_gid]
             if not stat.S_ISDIR(info.st_mode):
                 looks += [info.st_size, int(info.st_mtime)]
-            if os.path.basename(path) != TREE_MARK:
-                digest.update(repr((os.path.relpath(path, tree), looks)).encode())
+            if name != TREE_MARK:
+                digest.update(repr((below + "/" + name if below else name, looks)).encode())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ It goes with the last thing of ours on the host.
 import fcntl
 import json
 import os
-import tempfile
+import shutil
 import time
 from contextlib import contextmanager
 
@@ -53,17 +53,20 @@ class RunFolder:
     def scratch(self):
         """Yield a folder of this run. Remove it in the end, and ours if the host has nothing else
         of derpfleet."""
+        folder = self._scratch()
         try:
-            with self._scratch() as folder:
-                yield folder
+            yield folder
         finally:
+            shutil.rmtree(folder, ignore_errors=True)
             self._leave()
 
     def _scratch(self):
         while True:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
+            folder = "%s/derpfleet-%s" % (self.path, os.urandom(8).hex())
             try:
-                return tempfile.TemporaryDirectory(prefix="derpfleet-", dir=self.path)
+                os.mkdir(folder, 0o700)
+                return folder
             except FileNotFoundError:
                 continue
 

@@ -2,6 +2,7 @@
 
 import time
 
+from agent.facts import listeners
 from agent.listening import in_the_way, missing
 from agent.restart import FELT_S, Restartable
 from agent.tools import Failed, must
@@ -34,7 +35,10 @@ class Service(Restartable):
 
     def _unheard(self):
         """Return the places of `listens` that the unit has no socket for, in words."""
-        return ", ".join(missing(self.spec["listens"], self.spec["unit"]))
+        places = self.spec["listens"]
+        if not places:
+            return ""
+        return ", ".join(missing(places, self.spec["unit"], self.host.answers.of(listeners)))
 
     def _unit_of_all(self):
         """Return (the unit, it and all units of the plan), as their states are read in one call."""
@@ -45,9 +49,9 @@ class Service(Restartable):
         return self.spec["timeout_s"] + 60
 
     def fix(self, keys):
-        unit, owed = self.spec["unit"], self.host.owed(self)
-        self.host.units.reload_if_dirty()
-        self.host.units.forget()
+        unit, units = self._unit_of_all()
+        owed = self.host.owed(self)
+        self.host.units.reload_if_dirty(units)
         if "enabled" in keys:
             self.host.units.enable(unit, self.spec["enabled"])
         if not self.spec["running"]:
@@ -89,7 +93,7 @@ class Service(Restartable):
     def _restart_for_sockets(self):
         """Restart the unit, which gives up its sockets of before. Raises Failed."""
         unit, what = self.spec["unit"], "%s does not listen on %s" % (self.spec["unit"], self._unheard())
-        holders = in_the_way(self.spec["listens"], unit)
+        holders = in_the_way(self.spec["listens"], unit, listeners())
         if holders:
             raise Failed(what, "in the way: %s; stop that program, or give it another port" % holders)
         self.restarted = True

@@ -10,20 +10,23 @@ SHOWN = "LoadState,ActiveState,UnitFileState,Type,NeedDaemonReload,NRestarts,Exe
 AGAIN, RECENT_S = 2, 60  # starts by systemd itself, and the time since the last one
 
 
-class Systemd:
-    """The states of all units of a plan, read in one call and again after each change."""
+def states_of(*units):
+    """Return {unit: {property: value}}, read in one call."""
+    out = run(["systemctl", "show", "--property", SHOWN] + list(units))[1]
+    blocks = [block.splitlines() for block in out.split("\n\n")]
+    states = [dict(line.split("=", 1) for line in block if "=" in line) for block in blocks]
+    return dict(zip(units, states))
 
-    def __init__(self):
+
+class Systemd:
+    """The states of all units of a plan, and what is done to them."""
+
+    def __init__(self, answers):
+        self._answers = answers
         self._dirty = False  # a unit file was changed
-        self._states = None
 
     def _state(self, unit, units):
-        if self._states is None:
-            out = run(["systemctl", "show", "--property", SHOWN] + units)[1]
-            blocks = [block.splitlines() for block in out.split("\n\n")]
-            states = [dict(line.split("=", 1) for line in block if "=" in line) for block in blocks]
-            self._states = dict(zip(units, states))
-        return self._states.get(unit, {})
+        return self._answers.of(states_of, *units).get(unit, {})
 
     def at_boot(self, unit, units):
         """Return "yes", "no", or "either" for a unit that can be neither enabled nor disabled.
@@ -47,7 +50,6 @@ class Systemd:
 
     def started(self, unit, units):
         """Return when the unit's process was started, in seconds of the monotonic clock."""
-        self.forget()
         return int(self._state(unit, units).get("ExecMainStartTimestampMonotonic") or 0) / 1e6
 
     def is_looping(self, unit, units):
@@ -58,20 +60,17 @@ class Systemd:
         return int(starts or 0) >= AGAIN and recent
 
     def problem(self, unit, units):
-        """Return why the unit is not active right now, or ""."""
-        self.forget()
+        """Return why the unit is not active, or ""."""
         active = self._state(unit, units).get("ActiveState")
         return "" if active in RUNNING else "unit is %s" % active
-
-    def forget(self):
-        self._states = None
 
     def after_touch(self, paths):
         """Remember to read the unit files again when one of `paths` is among them."""
         self._dirty = self._dirty or any("/systemd/" in path for path in paths)
 
-    def reload_if_dirty(self):
-        states = (self._states or {}).values()
+    def reload_if_dirty(self, units):
+        """Make systemd read its files again, if one of these units needs it. Raises Failed."""
+        states = self._answers.of(states_of, *units).values()
         if self._dirty or any(state.get("NeedDaemonReload") == "yes" for state in states):
             self._reload()
 
@@ -83,7 +82,6 @@ class Systemd:
     def _reload(self):
         must(["systemctl", "daemon-reload"])
         self._dirty = False
-        self.forget()
 
     def enable(self, unit, yes):
         """Make the unit start at boot, or not. Raises Failed."""

@@ -16,10 +16,11 @@ NGINX = "nginx.service"
 PLAY = """
 import json, sys
 from agent import listening, service
+from agent.answers import Answers
 from agent.tools import Failed
 given = json.loads(sys.argv[1])
 now, calls = [given["first"]], []
-listening.listeners = lambda: [
+service.listeners = lambda: [
     dict(proto="tcp", address=a, port=p, pid=7, program=u.split(".")[0], unit=u) for a, p, u in now[0]
 ]
 listening._answers = lambda address, port: given.get("answers", False)
@@ -33,14 +34,15 @@ class Units:
     def log(self, unit):
         return "its log"
 class Host:
-    root, units = "", Units()
+    root, units, answers = "", Units(), Answers()
 spec = dict(id="service:x", unit="nginx.service", before=(), listens=given["listens"], timeout_s=1)
 served, words = service.Service(spec, Host()), ""
-try:
-    served.act("reload")
-except Failed as failed:
-    words = failed.what + ": " + failed.why
-    served.undo("reload")
+with Host.answers.changing():
+    try:
+        served.act("reload")
+    except Failed as failed:
+        words = failed.what + ": " + failed.why
+        served.undo("reload")
 print(json.dumps([calls, words]))
 """
 ALL, SIX = ["0.0.0.0", 443, NGINX], ["::", 443, NGINX]
