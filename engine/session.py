@@ -54,19 +54,27 @@ class Stopped(DerpfleetError):
 class Session:
     """A conversation that holds the host's lock from beginning to end, and its facts.
 
-    `newest`: the outline of the host's newest generation, from before the plan. `who`: the
-    operator, as the host notes them with a generation.
+    `newest`: the outline of the host's newest generation, from before the plan. `came_along`: all
+    generations then, if they were asked for. `who`: the operator, as the host notes them.
     `on_event` gets every event of the agent as a dict, in order.
     Raises Unreachable, NotReady, Locked, AgentCrashed.
     """
 
     def __init__(
-        self, login: Login, *, ask: Ask, run_id: str, on_event: OnEvent, lock: bool = True, fence: int = 0
+        self,
+        login: Login,
+        *,
+        ask: Ask,
+        run_id: str,
+        on_event: OnEvent,
+        lock: bool = True,
+        fence: int = 0,
+        before_asking: Callable[[], object] = lambda: None,
     ) -> None:
         """Log in and take the facts.
 
-        `lock=False`: read the host even while a run has its lock. `fence`: the number of a
-        rollout's lease, which a host refuses once it has seen a higher one.
+        `lock=False`: read the host even while a run has its lock. `fence`: a rollout's lease by its
+        number; a host refuses a lower one than before. `before_asking`: called after the login.
         """
         self._login, self._on_event = login, on_event
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
@@ -77,6 +85,7 @@ class Session:
         self.who = f"{getpass.getuser()}@{socket.gethostname()}"
         self._channel = AgentChannel(login)
         try:
+            before_asking()
             first = {"hello": 1, "run": run_id, "who": self.who, "lock": lock, "fence": fence}
             self._send(first | _asked(ask))
             if ask.history:
@@ -84,7 +93,7 @@ class Session:
             hello = self._expect("hello")
             with self._sense():
                 self.facts, self.newest = _introduced(_unpacked(hello["z"]))
-            self._came_along = self._history() if ask.history else None
+            self.came_along = self._unread = self._history() if ask.history else None
         except BaseException:
             self.close()
             raise
@@ -105,7 +114,7 @@ class Session:
 
     def history(self) -> History:
         """Return the host's generations. It costs one more turn, unless they came along."""
-        came, self._came_along = self._came_along, None
+        came, self._unread = self._unread, None
         if came is None:
             self._send(_HISTORY)
         return came or self._history()

@@ -35,7 +35,8 @@ class HungUp(Exception):
 class ProbeClient:
     """One of our DERP clients on a stream.
 
-    `head`: the first bytes received, with the HTTP answer in them.
+    `head`: the first bytes received, with the HTTP answer in them. `crowded`: packets of another
+    proof came to it.
 
     Not `relay.client.Connection`: a proof has to say how far a broken greeting came, within bounds.
     """
@@ -44,6 +45,7 @@ class ProbeClient:
         self.stream = stream
         self.client = client
         self.head = b""
+        self.crowded = False
         self.mark = os.urandom(12)  # of the packets that this client sends
         self._events: deque[Event] = deque()
         self._numbers = count()
@@ -101,8 +103,10 @@ class Cast:
         """The pair, and the stranger if there is one."""
         return self.pair if self.stranger is None else (*self.pair, self.stranger)
 
-    def close(self) -> None:
+    async def leave(self, patience: Patience) -> None:
         """Close all connections."""
+        if patience.leave_s:
+            await asyncio.gather(*(peer.stream.end(patience.leave_s) for peer in self.all))
         for peer in self.all:
             peer.stream.close()
 

@@ -100,7 +100,7 @@ def read_packet(packet: bytes) -> tuple[bytes, int] | None:
 class Way:
     """The packets of one size on their way from one of our clients to the other.
 
-    `foreign`: packets of other proofs came. `damaged`: a packet came that no proof has sent so.
+    `damaged`: a packet came that no proof has sent so.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Way:
         self._sent: dict[int, float] = {}
         self._last = -1
         self.times: list[float] = []
-        self.foreign = self.damaged = False
+        self.damaged = False
 
     @property
     def missing(self) -> int:
@@ -166,9 +166,10 @@ class Way:
             return
         read = read_packet(event.packet)
         if event.packet[: len(self._source.mark)] != self._source.mark:
-            self.foreign |= read is not None
-            self.damaged |= read is None
-            if read is not None:
+            if read is None:
+                self.damaged = True
+            else:
+                self._destination.crowded = True
                 self._destination.stream.leave_out(len(event.packet))
             return
         number = read[1] if read else -1
@@ -185,13 +186,16 @@ async def _exchange(
 ) -> list[float]:
     """Exchange packets both ways; return milliseconds from sending to receiving of each.
 
-    Lost packets are forgiven where packets of other proofs show who was given them.
+    Lost packets are forgiven where packets of other proofs, now or before, show who was given them.
     Raises Broken.
     """
     left, right = pair
     ways: tuple[Way, ...] = ()
-    crowded = damaged = False
     attempts = 0
+
+    def crowded() -> bool:
+        return left.crowded or right.crowded
+
     try:
         async with asyncio.timeout(patience_s):
             while True:
@@ -202,18 +206,16 @@ async def _exchange(
                     await _carry(ways)
                 except Left as error:
                     left_out = error
-                crowded |= any(way.foreign for way in ways)
-                if left_out is None and (crowded or not any(way.lost for way in ways)):
+                if left_out is None and (crowded() or not any(way.lost for way in ways)):
                     return [each for way in ways for each in way.times]
-                if attempts == _ATTEMPTS and not crowded:
+                if attempts == _ATTEMPTS and not crowded():
                     raise left_out or _Lossy()
                 await asyncio.sleep(_QUIET_S * random.uniform(0.1, 1))  # noqa: S311 - no secret
     except TimeoutError:
-        crowded |= any(way.foreign for way in ways)
         damaged = any(way.damaged for way in ways)
         arrived = sum(len(way.times) for way in ways)
         seen = f"{arrived} of {2 * count} packets of {_size(size)} arrived in {patience_s:g} s"
-        if crowded:
+        if crowded():
             raise _crowded_out(target, seen) from None
         raise (_changed(target, size) if damaged else _stuck(target, seen, size)) from None
     except (Left, _Lossy, HungUp, ProtocolError, Flooded) as error:

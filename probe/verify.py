@@ -255,7 +255,7 @@ class _Climb:
                 if passed is not None and self._thorough:
                     await self._rung("idle", check_idle(self._target, cast.pair, self._patience))
         finally:
-            cast.close()
+            await cast.leave(self._patience)
 
 
 def _first(opened: Mapping[str, socket.socket]) -> tuple[str, socket.socket]:
