@@ -65,6 +65,11 @@ class LabHeadscale:
         self.host.run(["useradd", "--system", "--user-group", *home, "headscale"])
         self.host.run(["chown", "headscale:", "/etc/headscale/tls.key"])
         self.host.run(["systemctl", "enable", "--quiet", "--now", "headscale"])
+        self.await_answer()
+        self.command("users", "create", USER)
+
+    def await_answer(self) -> None:
+        """Wait until it answers. Raises LabError with the last lines of its log."""
         health = [
             "curl", "--silent", "--fail", "--insecure", "--max-time", "1", f"https://127.0.0.1:{PORT}/health",
         ]
@@ -74,7 +79,6 @@ class LabHeadscale:
             what="headscale did not come up",
             why=lambda: self.host.run(["journalctl", "-u", "headscale", "-n", "5", "-o", "cat"]).stdout,
         )
-        self.command("users", "create", USER)
 
     def command(self, *arguments: str) -> str:
         """Return the output of `headscale ARGUMENTS --output json`. Raises LabError."""

@@ -41,7 +41,7 @@ OWN_FILES = (
 def up(root: Path, *, progress: Progress, only: Iterable[str] = PARTS, cache: Path = CACHE) -> Lab:
     """Return a lab in this folder with at least these parts: hk1 sg1 hs1 acme site-a site-b site-c.
 
-    el1 and ub1 are there only if `only` has them.
+    Other hosts, such as el1, are there only if `only` has them.
     A lab that is up is kept, and missing parts are added. A lab with a part that has ended is
     removed first. Raises LabError; then nothing of a new lab is left but its logs.
     """

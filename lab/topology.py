@@ -82,12 +82,15 @@ HOSTS: Mapping[str, HostSpec] = {
         HostSpec("hs1", "headscale", 21),
     )
 }
-# Hosts of other distributions, which a lab has only if it is asked for them by name.
+# Hosts of other distributions, and further ones of Debian, which a lab has only if it is asked for
+# them by name.
 OTHERS: Mapping[str, HostSpec] = {
     spec.name: spec
     for spec in (
         HostSpec("el1", "relay", 13, system="el9", region=(903, "tk", "Tokyo")),
         HostSpec("ub1", "relay", 14, suite="trixie", system="ubuntu", region=(904, "se", "Seoul")),
+        HostSpec("fr1", "relay", 15, region=(905, "fr", "Frankfurt")),
+        HostSpec("la1", "relay", 16, suite="trixie", region=(906, "la", "Los Angeles")),
     )
 }
 EVERY_HOST: Mapping[str, HostSpec] = {**HOSTS, **OTHERS}

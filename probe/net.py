@@ -175,7 +175,8 @@ class BoundedStream:
 
     async def end(self, patience_s: float) -> None:
         """Close the stream, and wait until the peer has done so, too, but not longer than that."""
-        self._writer.close()
+        if not self._writer.is_closing():  # asyncio cannot abort TLS that was closed twice
+            self._writer.close()
         with contextlib.suppress(OSError):  # TimeoutError is one
             async with asyncio.timeout(patience_s):
                 await self._writer.wait_closed()

@@ -46,8 +46,7 @@ class HasMoved(DerpfleetError):
 
 def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
     """Apply the host's plan, and have it confirmed by a proof. Raises Interrupted, Stopped."""
-    if not under_way.is_served_elsewhere(host):
-        why = "no other relay is proved, so its nodes would have none meanwhile"
+    if why := under_way.unserved(host):
         return _held(under_way, host, why)
     judge, moves = _judge(under_way, host), under_way.state.hosts[host.name].moves
     job = under_way.job(host, Verb.ROLLOUT, {})
@@ -169,9 +168,8 @@ def take_back(under_way: UnderWay, host: Host) -> RolloutEvent:
     A mover whose new place is in the map goes back as it came. Where nothing has failed, another
     relay has to be proved first.
     """
-    if under_way.state.goes_back and not under_way.is_served_elsewhere(host):
-        why = f"{host.name}: no other relay is proved, so its nodes would have none meanwhile"
-        return RolloutEvent(kind=EventKind.PAUSED, why=why)
+    if under_way.state.goes_back and (why := under_way.unserved(host)):
+        return RolloutEvent(kind=EventKind.PAUSED, why=f"{host.name}: {why}")
     try:
         with under_way.fleet.session_for_reading(under_way.fleet.login(host), NOTHING) as session:
             history = session.history()

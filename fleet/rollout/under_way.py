@@ -23,6 +23,7 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
 from fleet.shared.last_rollout import LedgerHead
 from fleet.shared.prove import climb, targets
+from fleet.shared.verdict import broken_rungs
 from inventory.model import Host
 from probe.proof import Proof
 
@@ -120,20 +121,29 @@ class UnderWay:
         if newest is not None:
             self._as_is[host.name] = as_kept(host, newest)
 
-    def is_served_elsewhere(self, host: Host) -> bool:
-        """Return whether nodes have another relay while this one restarts.
+    def unserved(self, host: Host) -> str:
+        """Return why nodes have no other relay while this one restarts; "" when they have one.
 
         A host that was never confirmed serves nobody yet. Another relay was proved within the last
         minute, or is proved now.
         """
         serving = self.serving(host)
-        return not self.state.hosts[host.name].generation or not serving or self.proves_any(serving)
+        if not self.state.hosts[host.name].generation or not serving or self._is_fresh(serving):
+            return ""
+        proofs = self.climbed(serving)
+        if any(proof.ok for proof in proofs):
+            return ""
+        pairs = zip(serving, proofs, strict=True)
+        broken = ", ".join(f"{one.name}: {broken_rungs(proof)[0]}" for one, proof in pairs)
+        return f"no other relay is proved ({broken}), so its nodes would have none meanwhile"
 
     def proves_any(self, hosts: Sequence[Host]) -> bool:
         """Return whether one of these was proved within the last minute, or is proved now."""
+        return self._is_fresh(hosts) or any(proof.ok for proof in self.climbed(hosts))
+
+    def _is_fresh(self, hosts: Sequence[Host]) -> bool:
         now = time.monotonic()
-        is_fresh = any(self._proved.get(one.name, -_FRESH_S) + _FRESH_S > now for one in hosts)
-        return is_fresh or any(proof.ok for proof in self.climbed(hosts))
+        return any(self._proved.get(one.name, -_FRESH_S) + _FRESH_S > now for one in hosts)
 
     def control(self, *but: Host) -> bool | None:
         """Return whether a relay other than these is proved now. None without another one."""

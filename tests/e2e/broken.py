@@ -16,9 +16,9 @@ from pathlib import Path
 from artefacts import go
 from artefacts.binary import module_version
 from artefacts.programs import DERPER
-from inventory.checkout import CACHE, CHECKOUT, RUNS
+from inventory.checkout import CACHE, RUNS
+from tests.e2e.checkouts import copied
 
-_LEFT_OUT = {".git", ".venv", ".cache", ".runs", "bench", "docs", "tests", "__pycache__"}
 _MACHINE = "x86_64"
 
 
@@ -156,9 +156,8 @@ def _build(source: Path, module: Path, into: Path) -> None:
 
 
 def _copied(folder: Path) -> Path:
-    """Return a copy of what a verb needs. Its releases are its own, and its records are ours."""
-    copy = folder / "checkout"
-    shutil.copytree(CHECKOUT, copy, ignore=lambda _, names: _LEFT_OUT & set(names))
+    """Return a copy of the checkout. Its releases are its own, and its records are ours."""
+    copy = copied(folder)
     (copy / ".cache" / "go").mkdir(parents=True)
     for kept in CACHE.iterdir():
         if kept.name not in ("go", "releases"):

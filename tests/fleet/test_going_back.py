@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,8 +142,8 @@ def test_one_is_not_stopped_while_no_other_relay_is_proved(
 ) -> None:
     from fleet.rollout import cutting
 
-    serves: Callable[..., bool] = lambda *_: False  # noqa: E731  # a stand-in
-    monkeypatch.setattr("fleet.rollout.under_way.UnderWay.is_served_elsewhere", serves)
+    why = "no other relay is proved"
+    monkeypatch.setattr("fleet.rollout.under_way.UnderWay.unserved", lambda *_: why)
     monkeypatch.setitem(verb._OF_ONE, ActionKind.TAKE_BACK, cutting.take_back)  # type: ignore[arg-type]  # of the tests
     assert take_all_back(desk.fleet(), ID, dry_run=False) == 6
-    assert "h0: no other relay is proved, so its nodes would have none meanwhile" in desk.shown.getvalue()
+    assert f"h0: {why}" in desk.shown.getvalue()

@@ -186,12 +186,16 @@ def test_the_prover_enters_our_relay_by_public_keys(
 def assert_known(
     prover: Prover, command: tuple[str, ...], authority: Authority, good: Issued, folder: Path
 ) -> None:
-    """Check that a verifying relay admits the prover, and nobody without its keys."""
+    """Check that a verifying relay admits the prover, and nobody without its keys.
+
+    The relay has closed the connection of the stranger when all of them leave.
+    """
     with ExitStack() as stack:
         running = stack.enter_context(backend(command, folder / "relay", *VERIFYING))
         https, http = stack.enter_context(nginx(Front.of(good), running, folder / "front"))
         verifying = target(https, http, running.stun, ca=authority.ca, expect_admission="verify")
-        with_key, without = prove([replace(verifying, prover=prover), verifying])
+        targets = [replace(verifying, prover=prover), verifying]
+        with_key, without = prove(targets, patience=Patience(leave_s=1))
     assert with_key.ok and with_key.packets_passed, with_key.to_json()
     assert with_key["handshake"].detail == "two known keys admitted, a stranger refused"
     assert without.ok and not without.packets_passed
