@@ -4,8 +4,8 @@ It raises a lab with one relay host and deploys it. `prepare` runs two hundred s
 a lock and a state folder of its own: two hundred hosts to which a rollout has nothing to do. They
 share the machine's processor with the controller, so the wall time is an upper bound; the
 controller's processor time and memory are its own. `cut-over` rolls out releases to the host, and
-`peers` lets ansible and mitogen find nothing to do there. `host` checks it, and counts what that costs
-the host. Prints tables for bench/README.md.
+`peers` lets ansible and mitogen find nothing to do there. `host` checks it, and counts what that
+costs the host. Prints tables for bench/README.md.
 """
 
 from __future__ import annotations
