@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine import session, transport
+from engine import messages, session, transport
 from engine.crash import AgentCrashed
 from engine.facts import Ask
 from engine.login import Login, Unreachable
@@ -262,7 +262,7 @@ def test_a_command_without_an_output_is_a_crash(hear: Callable[..., Session]) ->
 def test_facts_that_unpack_to_too_much_are_not_unpacked(
     hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "FACTS_MAX", 100_000)
+    monkeypatch.setattr(messages, "FACTS_MAX", 100_000)
 
     def printed(size: int) -> bytes:
         output = {"status": 0, "stdout": "x" * size, "stderr": ""}
