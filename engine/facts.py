@@ -123,12 +123,6 @@ class Facts:
         """Whether the host has an IPv6 address beyond its links."""
         return any(":" in address and not address.startswith(("fe80:", "::1")) for address in self.addresses)
 
-    def answering(self, ask: Ask) -> Facts:
-        """Return these facts. Raises ValueError when one of the asked commands has no output."""
-        if missing := ask.commands.keys() - self.commands.keys():
-            raise ValueError(f"no output of {', '.join(sorted(missing))}")
-        return self
-
     def said(self, name: str) -> str:
         """Return the output of an asked command, "" when it was not asked for."""
         found = self.commands.get(name)
