@@ -12,7 +12,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
 from engine.resource import Absent, Directory, Package, Resource, Symlink, Tree
 from inventory.model import Host
-from roles import distributions, paths
+from roles import distributions, paths, trees
 from roles.certificate.contract import files_in
 
 _ETC = "/etc/letsencrypt"
@@ -24,7 +24,7 @@ _OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 WRITES = (_ETC, *_STATE)
 
-OURS_UNUSED = Absent(path=paths.CERTBOT, unless_kept=True)
+OURS_UNUSED = Absent(path=paths.CERTBOT, unless_kept=paths.CERTBOT)
 """The removal of the certbot that the controller brings, once no generation has one.
 
 A rollback to a generation that has one needs it.
@@ -35,7 +35,7 @@ ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
 
 def ask(host: Host) -> Ask:
     """Return the questions about the releases that are there."""
-    return Ask(files=(f"{paths.CERTBOT}/*",))
+    return trees.ask(paths.CERTBOT)
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -56,9 +56,7 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
     tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path, shared=release.shared)
     link = Symlink(path=f"{paths.CERTBOT}/current", target=release.id, needs=(tree.id,))
-    there = {path for path in facts.files if path.startswith(f"{paths.CERTBOT}/")}
-    others = sorted(there - {tree.path, link.path})
-    old = [Absent(path=path, needs=(link.id,), unless_kept=True) for path in others]
+    old = trees.outdated(facts, paths.CERTBOT, tree.path, link.path, needs=(link.id,))
     return [Directory(path=paths.CERTBOT), tree, link, *old]
 
 
