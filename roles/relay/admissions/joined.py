@@ -34,7 +34,7 @@ systemctl stop "$0"
 rm -rf "$3" "$4"
 """
 
-KNOWN_BY = _UNIT_FILE
+KNOWN_BY: tuple[str, ...] = (_UNIT_FILE,)
 
 
 def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
