@@ -129,10 +129,13 @@ class Symlink(_At):
 
 @dataclass(frozen=True, kw_only=True)
 class Absent(_At):
-    """Nothing at this path, not even a directory. `unless_kept`: a generation's tree stays."""
+    """Nothing at this path, not even a directory.
+
+    `unless_kept`: it stays while a generation of the host has a tree at this path or below.
+    """
 
     kind: ClassVar[str] = "absent"
-    unless_kept: bool = False
+    unless_kept: str = ""
 
     def implied(self) -> tuple[str, ...]:
         return ()
@@ -211,7 +214,8 @@ class Command(Resource):
     """A guarded command.
 
     It is done when `creates` exists or `unless` exits 0, and nothing in `on_change` has changed
-    since it last ran. `check` runs nothing but `unless`.
+    since it last ran. `check` runs nothing but `unless`. `unless_kept`: it is not run while a
+    generation of the host has a tree at this path or below.
     """
 
     kind: ClassVar[str] = "command"
@@ -222,6 +226,7 @@ class Command(Resource):
     creates: str = ""
     unless: tuple[str, ...] = ()
     on_change: tuple[str, ...] = ()
+    unless_kept: str = ""
     timeout_s: int = 120
 
     def implied(self) -> tuple[str, ...]:

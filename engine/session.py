@@ -230,10 +230,8 @@ class Session:
         """Return whether that event came before the end."""
         self.is_armed, seen = False, False
         while True:
-            event = self._expect("kept", "back", "going_back", "done")
+            event = self._expect("kept", "back", "done")
             seen = seen or event["event"] == wanted
-            if event["event"] == "going_back":
-                self._ids = event["ids"]
             if event["event"] == "done":
                 return seen
 
@@ -289,6 +287,8 @@ class Session:
                 event = understood(said, ids=self._ids)
                 kind = event["event"]
                 self._raise_refusal(kind, event)
+            if kind == "going_back":
+                self._ids = event["ids"]
             self._on_event({key: value for key, value in event.items() if key != "z"})
             if kind == "confirm":
                 self._confirm(event)

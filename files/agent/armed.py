@@ -6,6 +6,8 @@ generation by itself.
 
 import os
 import time
+import traceback
+from contextlib import suppress
 
 from agent.converge import converge
 from agent.docker import remove_unkept
@@ -100,3 +102,15 @@ def go_back(host, number):
         remove_unkept(host)
         host.wire.send("back", generation=number)
     return counts
+
+
+def go_back_after_crash(host):
+    """Go back from the plan in hand, whose run ends by a defect of ours or of the host's disk.
+
+    The journal has the reason. A crash on the way back leaves the rest to the next contact.
+    """
+    newest = host.generations.newest()
+    if newest and host.unconfirmed.head() and not host.is_going_back:
+        with suppress(Exception):
+            host.journal.note(crash=traceback.format_exc())
+            go_back(host, newest)

@@ -14,6 +14,8 @@ class Command(Kind):
         spec = self.spec
         if self.host.owed(self):
             return {"done": "no, something that it depends on changed"}
+        if self.host.generations.keep_tree_of(spec):
+            return {"done": "yes"}
         if spec["creates"] and os.path.lexists(self.host.root + spec["creates"]):
             return {"done": "yes"}
         if spec["unless"] and run(spec["unless"], spec["timeout_s"])[0] == 0:

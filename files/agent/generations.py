@@ -209,8 +209,13 @@ class Generations:
         if found != as_found["found"]:
             self._write(0, dict(as_found, found=found))
 
-    def has_tree(self, path):
-        """Whether a kept generation has a tree at this path, or below it."""
+    def keep_tree_of(self, spec):
+        """Whether a kept generation has a tree where the spec says, or below."""
+        path = spec.get("unless_kept")
+        if not path:
+            return False
+        if path is True:  # in generations of version 0.1.0
+            path = spec["path"]
         specs = [spec for number in self.numbers() for spec in self.readable(number)["resources"]]
         trees = [spec["path"] for spec in specs if spec["kind"] == "tree"]
         return any((tree + "/").startswith(path + "/") for tree in trees)

@@ -20,7 +20,7 @@ class Host:
         self.wire, self.root = wire, root
         self.journal = Journal(root, run_id)
         self.generations = Generations(self.journal.base)
-        self.unconfirmed = Unconfirmed(self.journal.base)
+        self.unconfirmed = Unconfirmed(self.journal)
         self.watched = {}  # service id -> [(watch, status before)]
         self.now_doing = ""
         self.is_going_back = False  # to a generation, by itself: nobody may be there any more
@@ -89,9 +89,10 @@ class Host:
 
         All stay when a generation cannot be read: a newer version may know what it needs.
         """
-        states = self.unconfirmed.states().values()
+        states, lost = self.unconfirmed.states().values(), self.unconfirmed.lost().values()
         try:
             needed = self.generations.digests() | digests_of(states, all_of_them=True)
+            needed.update(was["sha256"] for was in lost if "sha256" in was)
             needed.update(digest for resource in self.resources for digest in shared_of(resource.spec))
         except Refused:
             return

@@ -95,12 +95,13 @@ class Journal:
 
     def remember(self, resource_id, path):
         """Note and return the state of `path`. A file's content up to BACKUP_MAX is backed up."""
-        was = self._state(path) if os.path.lexists(path) else {"type": "absent"}
+        was = self.state_of(path) if os.path.lexists(path) else {"type": "absent"}
         self.note(id=resource_id, path=path, was=was)
         self.before.setdefault(resource_id, []).append([path, was])
         return was
 
-    def _state(self, path):
+    def state_of(self, path):
+        """Return how the path is. A file's content up to BACKUP_MAX is backed up."""
         info, content = os.lstat(path), None
         if stat.S_ISREG(info.st_mode):
             # Who owns the folder may put a link or another file there meanwhile. Of one file, mode

@@ -50,6 +50,10 @@ class Kind(ABC):
         """Return the paths that fix() may change."""
         return [self.path] if self.path else []
 
+    def loses(self):
+        """Return the paths of the files that fix() removes with others, and nobody else has."""
+        return []
+
     def state_before(self, states):
         """Return how it is now, for `given_back`. `states`: how the paths of touches() are."""
         return self.present()

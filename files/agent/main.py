@@ -75,7 +75,7 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from agent.armed import settle
+from agent.armed import go_back_after_crash, settle
 from agent.converge import CONTENT_WITHIN_S, converge, fetch_blobs, take_contents
 from agent.facts import asked_facts, packed, standard_facts
 from agent.host import Host
@@ -156,6 +156,12 @@ def carry_out(host, message, answer):
         failed = counts["failed"] or host.wire.stopped
         if arm and mode == "apply" and may_arm(host, failed):
             counts = settle(host, arm, counts, answer)
+    except (ControllerGone, Refused):
+        raise
+    except Exception:
+        if arm and mode == "apply":
+            go_back_after_crash(host)
+        raise
     finally:
         if mode != "check":
             host.forget_secrets()

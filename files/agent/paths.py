@@ -22,6 +22,7 @@ from agent.tools import (
 )
 
 DIFF_MAX = 64 * 1024
+LOST_MAX = 64  # files of a folder that is removed
 TREE_MARK = ".derpfleet-sha256"
 
 
@@ -178,16 +179,21 @@ class Symlink(AtPath):
 
 
 class Absent(AtPath):
-    """Nothing at a path. With `unless_kept`, a tree stays while a kept generation has it."""
+    """Nothing at a path, unless it stays for the trees of kept generations."""
 
     def wanted(self):
         return {"type": "absent"}
 
     def present(self):
-        is_there = os.path.lexists(self.path)
-        if is_there and self.spec.get("unless_kept") and self.host.generations.has_tree(self.spec["path"]):
-            is_there = False
+        is_there = os.path.lexists(self.path) and not self.host.generations.keep_tree_of(self.spec)
         return {"type": file_type(os.lstat(self.path).st_mode) if is_there else "absent"}
+
+    def loses(self):
+        """Return the few files of a folder, such as keys. Trees stay for generations."""
+        if self.spec.get("unless_kept") or os.path.islink(self.path):
+            return []
+        found = [os.path.join(folder, name) for folder, _, names in os.walk(self.path) for name in names]
+        return found if len(found) <= LOST_MAX else []
 
     def fix(self, keys):
         remove(self.path)

@@ -3,7 +3,9 @@
 They are lines of unconfirmed.jsonl, on disk before anything is changed:
 
 {"format": 1, "run": ..., "plan": "sha256:...", "who": ..., "verb": ..., "since": ...}
-{"subject": "/etc/x", "spec": spec, "was": {...}, "paths": ["/etc/x"]}
+{"subject": "/etc/x", "spec": spec, "was": {...}, "paths": ["/etc/x"], "lost": {path: {...}}}
+
+`lost` has the files that went with a folder.
 """
 
 
@@ -14,8 +16,8 @@ from agent.wire import Refused
 
 
 class Unconfirmed:
-    def __init__(self, base):
-        self.path = base + "/unconfirmed.jsonl"
+    def __init__(self, journal):
+        self.path, self.journal = journal.base + "/unconfirmed.jsonl", journal
         self._head = None  # of this run, until it is written
 
     def begin(self, **head):
@@ -31,6 +33,7 @@ class Unconfirmed:
             json_lines.append(self.path, [self._head])
         if subject not in self._states(lines):
             line = {"subject": subject, "spec": resource.spec, "was": was, "paths": resource.touches()}
+            line["lost"] = {path: self.journal.state_of(path) for path in resource.loses()}
             json_lines.append(self.path, [line])
 
     def _lines(self):
@@ -52,6 +55,13 @@ class Unconfirmed:
             next_step = "use the derpfleet that made it, or a newer one"
             raise Refused("a newer derpfleet has left changes that nobody confirmed", "", why, next_step)
         return self._states(lines)
+
+    def lost(self):
+        """Return {path: how it was} of the files that went with a folder."""
+        found = {}
+        for line in reversed(self._lines()):
+            found.update(line.get("lost", {}))
+        return found
 
     def remove_halves(self):
         """Remove the files that a killed run was about to put in the place of others."""

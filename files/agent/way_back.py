@@ -33,7 +33,10 @@ class WayBack:
             raise Refused("generation %d cannot be read" % number, "", why, DEPLOY)
         self.stays = []
         specs = [self._usable(spec) for spec in self.record["resources"] if not self._is_used_up(spec)]
-        self.resources = [KINDS[spec["kind"]](spec, host) for spec in self._orphans() + specs]
+        folders = [spec for spec in specs if spec["kind"] == "directory" and spec["present"]]
+        others = [spec for spec in specs if spec not in folders]
+        all_specs = folders + self._lost(folders, specs) + self._orphans() + others
+        self.resources = [KINDS[spec["kind"]](spec, host) for spec in all_specs]
 
     def _is_used_up(self, spec):
         """Whether it was a secret for one run, in memory: a command took it, and it stays away.
@@ -46,6 +49,23 @@ class WayBack:
         if is_gone:
             self.stays.append(spec["id"])
         return is_gone
+
+    def _lost(self, folders, specs):
+        """Return the specs of files that went with a folder of the newest generation.
+
+        It does not have them itself, as a key that was made on the host.
+        """
+        if self.number != self.host.generations.newest():
+            return []
+        places, owned = [spec["path"] for spec in folders], subjects(specs)
+        found = []
+        for real_path, was in self.host.unconfirmed.lost().items():
+            path = real_path[len(self.host.root) :]
+            if os.path.dirname(path) in places and path not in owned:
+                gone = {"kind": "absent", "id": "absent:" + path, "path": path, "secret": True}
+                back = KINDS["absent"](gone, self.host).given_back(was)
+                found += [back] if back and self._has_contents(back) else []
+        return found
 
     def _orphans(self):
         """Return the specs of the things that only later generations or unconfirmed changes have.
@@ -68,7 +88,7 @@ class WayBack:
             else:
                 # A release of a later generation stays for the way there, if the host stays ours.
                 is_release = entry["spec"]["kind"] == "tree" and spec["kind"] == "absent"
-                more = {"unless_kept": True} if is_release and self.number else {}
+                more = {"unless_kept": spec["path"]} if is_release and self.number else {}
                 gone.insert(0, dict(spec, **more))
         return gone + go_on
 

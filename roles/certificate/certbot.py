@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Ask, Facts, asked
 from engine.resource import Absent, Directory, Resource, Symlink, Tree
 from inventory.choices import ships_certbot
 from inventory.model import Host
-from roles import distributions, paths
+from roles import distributions, paths, trees
 from roles.certificate.contract import files_in
 
 _ETC = "/etc/letsencrypt"
@@ -25,7 +25,7 @@ _OURS = (f"{_ETC}/derpfleet-kept", f"{_ETC}/derpfleet-order")
 _STATE = ("/var/lib/letsencrypt", "/var/log/letsencrypt")
 WRITES = (_ETC, *_STATE)
 
-OURS_UNUSED = Absent(path=paths.CERTBOT, unless_kept=True)
+OURS_UNUSED = Absent(path=paths.CERTBOT, unless_kept=paths.CERTBOT)
 """The removal of the certbot that the controller brings, once no generation has one.
 
 A rollback to a generation that has one needs it.
@@ -36,7 +36,7 @@ ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
 
 def ask(host: Host) -> Ask:
     """Return the questions about the releases that are there."""
-    return Ask(files=(f"{paths.CERTBOT}/*",), tools=("certbot",))
+    return asked(trees.ask(paths.CERTBOT), Ask(tools=("certbot",)))
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -52,9 +52,7 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
     assert release is not None  # noqa: S101 - make_shipment builds it for a shipped certbot
     tree = Tree(path=f"{paths.CERTBOT}/{release.id}", archive=release.path, shared=release.shared)
     link = Symlink(path=f"{paths.CERTBOT}/current", target=release.id, needs=(tree.id,))
-    there = {path for path in facts.files if path.startswith(f"{paths.CERTBOT}/")}
-    others = sorted(there - {tree.path, link.path})
-    old = [Absent(path=path, needs=(link.id,), unless_kept=True) for path in others]
+    old = trees.outdated(facts, paths.CERTBOT, tree.path, link.path, needs=(link.id,))
     return [Directory(path=paths.CERTBOT), tree, link, *old]
 
 

@@ -129,7 +129,7 @@ def resources(
             gone
             for other in judges()
             if other is not judge and _may_be_here(other, facts)
-            for gone in other.absent(needs=after)
+            for gone in other.absent(needs=after, unless_kept=True)
         ),
     ]
 

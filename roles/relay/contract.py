@@ -100,8 +100,11 @@ class Judge(Protocol):
     def admitting(self, host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
         """Return how the program is told."""
 
-    def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
-        """Return the removal of `Admitting.resources`, after `needs`."""
+    def absent(self, *, needs: tuple[str, ...] = (), unless_kept: bool = False) -> list[Resource]:
+        """Return the removal of `Admitting.resources`, after `needs`.
+
+        `unless_kept`: all stays that a kept generation needs and nobody has any more.
+        """
 
     def ask(self, host: Host, site: Site) -> Ask:
         """Return the questions that `refusals` and `warnings` need."""

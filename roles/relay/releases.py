@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from artefacts.shipment import Shipment
-from engine.facts import Ask, Facts
+from engine.facts import Facts
 from engine.resource import Absent, Tree
-from roles import paths
+from roles import paths, trees
 
-ASK = Ask(files=(f"{paths.RELEASES}/*",))
+ASK = trees.ask(paths.RELEASES)
 
 
 def tree(ship: Shipment) -> Tree:
@@ -18,17 +18,13 @@ def tree(ship: Shipment) -> Tree:
 
 
 def outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
-    """Return the removal of every other release than the one at `kept`, of any program.
-
-    Those that a generation of the host has stay: a rollback needs them.
-    """
-    there = sorted(path for path in facts.files if path.startswith(f"{paths.RELEASES}/") and path != kept)
-    return tuple(Absent(path=path, unless_kept=True) for path in there)
+    """Return the removal of every other release than the one at `kept`, of any program."""
+    return trees.outdated(facts, paths.RELEASES, kept)
 
 
 def unused(*, needs: tuple[str, ...] = ()) -> list[Absent]:
     """Return the removal of the link, and of all releases once no generation has one."""
-    releases = Absent(path=paths.RELEASES, needs=needs, unless_kept=True)
+    releases = Absent(path=paths.RELEASES, needs=needs, unless_kept=paths.RELEASES)
     return [Absent(path=paths.CURRENT, needs=needs), releases]
 
 

@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from engine import session
+from engine.crash import AgentCrashed
 from engine.events import Event
 from engine.facts import Ask
 from engine.run import Outcome
@@ -153,3 +154,40 @@ def test_no_room_for_a_generation_is_said_with_what_is_in_force(on_stage: OnStag
     assert agent.stage.run("umount", "--lazy", folder).returncode == 0
     assert deploy(agent, new()).generation == 2
     assert state(agent) == after
+
+
+CRASH = """
+from agent import {module}
+place, real = {place}, {place}.{name}
+def broken(*arguments):
+    place.{name} = real
+    raise {error}("a defect")
+place.{name} = broken
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyError", "MemoryError", "RecursionError"])
+@pytest.mark.parametrize(
+    ("module", "place", "name"),
+    [
+        ("paths", "paths.File", "fix"),
+        ("paths", "paths", "write_atomically"),
+        ("converge", "converge", "restore_labels"),
+        ("armed", "armed", "settle"),
+        ("armed", "armed", "keep"),
+    ],
+)
+def test_a_defect_of_the_agent_leads_back(
+    on_stage: OnStage, module: str, place: str, name: str, error: str
+) -> None:
+    """While it fixes a resource, writes a file, waits for the word, and keeps the plan."""
+    agent = on_stage()
+    deploy(agent, old())
+    before = state(agent)
+    agent.extra = CRASH.format(module=module, place=place, name=name, error=error)
+    with pytest.raises(AgentCrashed, match="the agent crashed") as crashed:
+        deploy(agent, new())
+    assert error in crashed.value.why
+    agent.extra = ""
+    found = history(agent)
+    assert (found.newest, found.unconfirmed.plan, state(agent)) == (1, "", before)

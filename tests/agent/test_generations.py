@@ -150,7 +150,7 @@ def test_ten_generations_are_kept_with_what_was_there_before_all_of_them(on_stag
 
 
 def test_a_former_release_stays_until_no_generation_has_it(on_stage: OnStage) -> None:
-    agent, old = on_stage(), Absent(path="/srv/relay", unless_kept=True)
+    agent, old = on_stage(), Absent(path="/srv/relay", unless_kept="/srv/relay")
     deploy(agent, relay_host())
     others = [one for one in relay_host() if "/srv/relay" not in one.id]
     for number in range(11):

@@ -45,7 +45,7 @@ def test_nginx_may_listen_on_ports_with_our_label(root: Path) -> None:
     ("path", "label"),
     [
         (paths.CERTIFICATE_PROGRAM, "bin_t"),  # systemd starts it, and the next one
-        (f"{paths.OPT}/tailscaled/{TAILSCALED.program}", "bin_t"),
+        (f"{paths.OPT}/tailscaled-releases/a1/{TAILSCALED.program}", "bin_t"),
         (f"{paths.RELEASES}/a1/relay/__main__.py", "usr_t"),  # Python reads it
         ("/var/www/derpfleet/.well-known/acme-challenge/x", "httpd_sys_content_t"),
         ("/etc/nginx/conf.d/zz-derpfleet-https.conf", "httpd_config_t"),

@@ -110,7 +110,8 @@ def _shown(resource: Resource, folder: Path) -> dict[str, Any]:
     for field in fields(resource):
         value = getattr(resource, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if field.name != "role" and value != default and str(value) not in resource.id:
+        in_id = field.name != "unless_kept" and str(value) in resource.id
+        if field.name != "role" and value != default and not in_id:
             shown[field.name] = _plain(value, folder)
     if shown.get("secret"):
         assert isinstance(resource.content, Secret)  # unwrapped at the wire

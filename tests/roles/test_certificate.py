@@ -93,7 +93,7 @@ def test_a_private_key_that_is_no_longer_read_goes(
 def test_certbot_stays_for_a_rollback_when_another_source_follows_and_goes_with_the_relay() -> None:
     host = Host(**HK1, front="none", certificate=MANUAL)
     found = certificate.replaced_others(host, DEBIAN_12, copied=True, needs=())
-    assert Absent(path=paths.CERTBOT, unless_kept=True) in found
+    assert Absent(path=paths.CERTBOT, unless_kept=paths.CERTBOT) in found
     assert Absent(path=paths.CERTBOT) in certificate.absent(DEBIAN_12)
 
 

@@ -250,6 +250,13 @@ def forget_agent(agent: Agent) -> None:
     agent.stage.run("rm", "-r", "/var/lib/derpfleet")
 
 
+def given(agent: Agent, host: Host) -> None:
+    """Put the files of a certificate on the host that another program renews there."""
+    for path, text in ((host.certificate.fullchain_path, CHAIN), (host.certificate.key_path, KEY)):
+        if path:
+            put(agent, path, text.decode())
+
+
 def uninstall(agent: Agent, host: Host) -> None:
     """Uninstall twice: the second time there is nothing to do."""
     done(agent.run_job(removal(host)))
@@ -263,9 +270,7 @@ def test_a_bare_host_is_as_it_was_but_for_packages(
 ) -> None:
     host, site, _ = load(name)
     agent = new_host()
-    for path, text in ((host.certificate.fullchain_path, CHAIN), (host.certificate.key_path, KEY)):
-        if path:
-            put(agent, path, text.decode())
+    given(agent, host)
     done(agent.run_job(deploy(host, site, ship(host)), judge=keep))
     assert list((agent.stage.root / "opt/derpfleet").iterdir()) != []
     stamp = agent.stage.root / STAMP

@@ -25,8 +25,8 @@ def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting
     return Admitting(flags=(("-allow-file", file.path),), resources=(file,))
 
 
-def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the removal of the file."""
+def absent(*, needs: tuple[str, ...] = (), unless_kept: bool = False) -> list[Resource]:
+    """Return the removal of the file. Generations keep its content."""
     return [Absent(path=paths.ALLOWED_KEYS, needs=needs)]
 
 

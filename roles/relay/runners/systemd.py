@@ -11,7 +11,7 @@ from collections.abc import Set
 
 from engine.facts import Ask, Facts, Listener
 from engine.render import render
-from engine.resource import Absent, Command, File, Resource, Service
+from engine.resource import Absent, File, Resource, Service
 from inventory.model import Host
 from roles import paths
 from roles.contract import nothing
@@ -22,7 +22,7 @@ _UNIT_FILE = f"{paths.SYSTEMD}/{paths.SERVICE}"
 _SOCKET_FILE = f"{paths.SYSTEMD}/{paths.SOCKET}"
 _KILL = "-/bin/kill"  # of ExecReload=
 
-ASK = Ask(files=(_UNIT_FILE,))
+ASK = Ask()
 ASK_PORTS = Ask(files=(_SOCKET_FILE,))
 KNOWN_BY: tuple[str, ...] = ()
 RUNNING = f"service:{paths.SERVICE}"
@@ -35,7 +35,6 @@ RESTART: tuple[str, ...] = ("systemctl", "restart", paths.SERVICE)
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
     """Return the units. The former relay is removed just before the sockets are opened."""
-    stop = _stop(facts, start, given)
     unit = File(
         path=_UNIT_FILE,
         content=render(
@@ -52,7 +51,6 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
             runtime=posixpath.basename(paths.RUN),
             executables=(*start.executables, _KILL) if start.executables else (),
         ),
-        needs=tuple(command.id for command in stop),
     )
     free = (unit.id, *(resource.id for resource in given.former), *given.listens_after)
     file, socket = _sockets(host, wiring, facts, free) if start.takes_sockets else _no_sockets(free)
@@ -62,40 +60,26 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
         healthy=(start.healthy,),
         needs=(given.key, *(resource.id for resource in start.installed)),
     )
-    return [*start.installed, file, *stop, unit, *given.former, socket, service]
+    return [*start.installed, file, unit, *given.former, socket, service]
 
 
 def _sockets(host: Host, wiring: Wiring, facts: Facts, free: tuple[str, ...]) -> tuple[File, Service]:
-    """Return the sockets that systemd holds, opened after `free`."""
+    """Return the sockets that systemd holds, opened after `free`.
+
+    systemd opens none for a service that runs, as one does that has opened its sockets itself.
+    """
     streams, datagrams = _streams(host, wiring, facts), _everywhere(host.ports.stun, facts)
     file = File(
         path=_SOCKET_FILE, content=render("relay.socket.j2", host=host, streams=streams, datagrams=datagrams)
     )
-    return file, Service(unit=paths.SOCKET, restart_on=(file.id,), needs=free)
+    stop = ("systemctl", "stop", paths.SERVICE)
+    return file, Service(unit=paths.SOCKET, restart_on=(file.id,), before=stop, needs=free)
 
 
 def _no_sockets(free: tuple[str, ...]) -> tuple[Absent, Service]:
     """Return the sockets closed after `free`. Their file stays until the relay runs without it."""
     socket = Service(unit=paths.SOCKET, enabled=False, running=False, needs=free)
     return Absent(path=_SOCKET_FILE, needs=(RUNNING,)), socket
-
-
-def _stop(facts: Facts, start: Start, given: Given) -> list[Command]:
-    """Return the stop of a relay that has opened its sockets itself, where systemd is to have them.
-
-    systemd opens none for a service that runs. The unit on the host tells it until it is written.
-    """
-    unit = facts.files.get(_UNIT_FILE)
-    if not start.takes_sockets or unit is None or f"Requires={paths.SOCKET}" in (unit.content or ""):
-        return []
-    return [
-        Command(
-            title="relay that holds its sockets stopped",
-            argv=("systemctl", "stop", paths.SERVICE),
-            unless=("sh", "-c", f"! systemctl is-active --quiet {paths.SERVICE}"),
-            needs=(*(resource.id for resource in start.installed), *given.listens_after),
-        )
-    ]
 
 
 def _streams(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
