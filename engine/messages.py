@@ -15,10 +15,17 @@ FACTS_MAX = 4 << 20  # unpacked: `nginx -T` of a thousand sites, and the files b
 _GROUPS_MAX = 300_000  # lists and mappings: each takes up to 240 bytes of memory
 
 
-def introduced(raw: Any, ask: Ask) -> tuple[Facts, Outline]:
+def introduced(raw: Any) -> tuple[Facts, Outline]:
     """Return the facts and the outline of the newest generation. Raises ValueError."""
     outline = Outline.parse(raw.pop("confirmed"))
-    return Facts.parse(raw).answering(ask), outline
+    return Facts.parse(raw), outline
+
+
+def answered(facts: Facts, ask: Ask) -> Facts:
+    """Return the facts. Raises ValueError when one of the commands has no output."""
+    if missing := ask.commands.keys() - facts.commands.keys():
+        raise ValueError(f"no output of {', '.join(sorted(missing))}")
+    return facts
 
 
 def line(message: Mapping[str, Any]) -> bytes:

@@ -89,7 +89,8 @@ class Session:
                 self._send(_HISTORY)
             hello = self._expect("hello")
             with self._sense():
-                self.facts, self.newest = messages.introduced(messages.unpacked(hello["z"]), ask)
+                facts, self.newest = messages.introduced(messages.unpacked(hello["z"]))
+                self.facts = messages.answered(facts, ask)
             self.came_along = self._unread = self._history() if ask.history else None
         except BaseException:
             self.close()
@@ -106,7 +107,7 @@ class Session:
         self._send({"ask": 1} | messages.asked(ask))
         more = self._expect("facts")
         with self._sense():
-            self.facts = self.facts.extended(messages.unpacked(more["z"])).answering(ask)
+            self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
         return self.facts
 
     def history(self) -> History:

@@ -5,7 +5,7 @@ a lock and a state folder of its own: two hundred hosts to which a rollout has n
 share the machine's processor with the controller, so the wall time is an upper bound; the
 controller's processor time and memory are its own. `cut-over` rolls out releases to the host, and
 `peers` lets ansible and mitogen find nothing to do there. `host` checks it, and counts what that
-costs the host. Prints tables for bench/README.md.
+costs the host. Prints figures for bench/README.md.
 """
 
 from __future__ import annotations

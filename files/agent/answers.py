@@ -6,7 +6,7 @@ Each is asked for once, until it may have changed.
 from contextlib import contextmanager
 
 
-class Answers:
+class KeptAnswers:
     def __init__(self):
         self._kept = {}  # {(function, its arguments): what it returned}
         self._is_changing = False

@@ -3,7 +3,7 @@
 import glob
 import os
 
-from agent.answers import Answers
+from agent.answers import KeptAnswers
 from agent.generations import Generations, contents_of, digests_of, is_kept, shared_of
 from agent.journal import Journal
 from agent.packages import Packages
@@ -35,7 +35,7 @@ class Host:
         """
         self.resources, self.left_out = resources, left_out
         self.not_kept += [resource.spec for resource in resources if not is_kept(resource.spec)]
-        self.answers = Answers()
+        self.answers = KeptAnswers()
         self.packages = Packages(self)
         self.units = Systemd(self.answers)
         self.left = set()  # the ids that differ and are not fixed, in check mode and in prepare mode

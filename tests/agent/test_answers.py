@@ -36,8 +36,8 @@ service.listeners = listeners
 """
 PLAY = """
 import json
-from agent.answers import Answers
-answers, asked, said = Answers(), [], []
+from agent.answers import KeptAnswers
+answers, asked, said = KeptAnswers(), [], []
 def ask(*words):
     asked.append(words)
     return len(asked)

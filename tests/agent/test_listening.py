@@ -16,7 +16,7 @@ NGINX = "nginx.service"
 PLAY = """
 import json, sys
 from agent import listening, service
-from agent.answers import Answers
+from agent.answers import KeptAnswers
 from agent.tools import Failed
 given = json.loads(sys.argv[1])
 now, calls = [given["first"]], []
@@ -34,7 +34,7 @@ class Units:
     def log(self, unit):
         return "its log"
 class Host:
-    root, units, answers = "", Units(), Answers()
+    root, units, answers = "", Units(), KeptAnswers()
 spec = dict(id="service:x", unit="nginx.service", before=(), listens=given["listens"], timeout_s=1)
 served, words = service.Service(spec, Host()), ""
 with Host.answers.changing():
