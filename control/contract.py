@@ -17,8 +17,13 @@ from control.web import WebAnswer, WebQuestion
 from engine.facts import Ask, Facts
 from engine.report import Report
 from engine.run import Job, Outcome
+from inventory.errors import DerpfleetError
 from inventory.model import Host
 from inventory.secrets import Secret
+
+
+class TooFewRelays(DerpfleetError):
+    """The map was not changed: it takes these regions together with one more that is proved."""
 
 
 class HostSession(Protocol):
@@ -88,8 +93,8 @@ class Withdrawal:
 class Look:
     """A control server as it is now.
 
-    `program`: its name and version. `in_map`: the names of the site's hosts that have a region in
-    its files, by a present or a former id.
+    `program`: its name and version. `in_map`: the names of the site's hosts that have a region of
+    their own in its files, by a present or a former id.
     """
 
     program: str
@@ -120,7 +125,7 @@ class ControlServer(Protocol):
 
         `all_proved`: these relays and those that an earlier run proved. Returns the map that
         clients get then; None when a person has to change it later. Raises DerpfleetError, when
-        the previous map is in force.
+        the previous map is in force, and TooFewRelays.
         """
 
     def not_proved(self, host: Host) -> None:

@@ -317,9 +317,10 @@ def asked_of_nobody(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[
 
 
 def asked_in_the_clear(headscale: Any, hosts: Mapping[str, Raw]) -> Iterator[tuple[Path, str]]:
-    """Yield the hosts whose clients headscale is asked about over http, which nobody said twice."""
+    """Yield our hosts whose clients headscale is asked about over http, which nobody said twice."""
     url = _at(headscale, ("url",))
-    for name, host in hosts.items() if isinstance(url, str) and url.startswith("http://") else ():
+    ours = {name: host for name, host in hosts.items() if _at(host, ("managed",)) is not False}
+    for name, host in ours.items() if isinstance(url, str) and url.startswith("http://") else ():
         own = [_at(host, ("relay", key)) for key in ("open", "verify_client_url", "verify_insecure")]
         if is_in_the_clear(url) and not any(own) and _at(host, ("relay", "admission")) in _ASK_HEADSCALE:
             yield (

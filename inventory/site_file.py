@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from inventory import rules, words
+from inventory import others, rules, words
 from inventory.document import Document, NotYaml, parse
 from inventory.document import Path as Keys
 from inventory.model import Host, Site
@@ -130,7 +130,8 @@ class _Reading:
         control = raw.get("headscale")
         asked = (*rules.asked_in_the_clear(control, hosts), *rules.asked_of_nobody(control, hosts))
         own = [*rules.duplicates(hosts), *rules.one_control_server(raw), *asked, *rules.of_no_effect(control)]
-        for path, message in (*own, *rules.canaries(raw, hosts)):
+        own += [*others.of_no_effect_there(self.raw.get("hosts"), hosts), *rules.canaries(raw, hosts)]
+        for path, message in own:
             if not self._in_error(path):
                 self._add(path, message)
         for name, host in hosts.items():

@@ -76,13 +76,8 @@ def actions(rollout: Rollout) -> tuple[RolloutAction, ...]:
     ]
     if found:
         return tuple(found)
-    if moved := _unregistered_movers(rollout):
-        return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(moved)),)
-    if watched := _unsoaked(rollout):
-        return (RolloutAction(kind=ActionKind.SOAK, hosts=tuple(watched)),)
-    if unregistered := _unregistered(rollout):
-        return (RolloutAction(kind=ActionKind.REGISTER, hosts=tuple(unregistered)),)
-    return (RolloutAction(kind=ActionKind.ALLOW, hosts=tuple(_waiting(rollout))),)
+    kind, names = next((kind, names) for kind, of in _OF_SEVERAL if (names := of(rollout)))
+    return (RolloutAction(kind=kind, hosts=tuple(names)),)
 
 
 def exit_code(rollout: Rollout) -> int:
@@ -188,8 +183,19 @@ def _registered(rollout: Rollout, event: RolloutEvent) -> Rollout:
     """Take in which hosts are registered. With a reason, a person has to do the rest first."""
     for name in event.hosts:
         rollout = rollout.changed(name, rollout.hosts[name].state, registered=True)
-    goes_on = rollout.names(HostState.WAITING) and not rollout.is_winding_up
-    return _paused(rollout, event) if event.why and goes_on else rollout
+    return _paused(rollout, event) if event.why and _goes_on(rollout) else rollout
+
+
+def _deferred(rollout: Rollout, event: RolloutEvent) -> Rollout:
+    """Let the regions of these hosts wait for those of a later wave. Without one it pauses.
+
+    A mover's region does not wait: clients would look for it in its former place.
+    """
+    if not _goes_on(rollout) or any(rollout.hosts[name].moves for name in event.hosts):
+        return _paused(rollout, event)
+    for name in event.hosts:
+        rollout = rollout.changed(name, rollout.hosts[name].state, deferred=True)
+    return rollout
 
 
 def _paused(rollout: Rollout, event: RolloutEvent) -> Rollout:
@@ -237,6 +243,7 @@ _TAKES: Mapping[EventKind, Callable[[Rollout, RolloutEvent], Rollout]] = {
     EventKind.LOST: _lost,
     EventKind.SOAKED: _soaked,
     EventKind.REGISTERED: _registered,
+    EventKind.DEFERRED: _deferred,
     EventKind.ALLOWED: lambda rollout, _: replace(rollout, allowed=rollout.wave),
     EventKind.PAUSED: _paused,
     EventKind.RESUMED: _resumed,
@@ -273,7 +280,7 @@ def _in_waves(rollout: Rollout) -> Rollout:
 
 def _next_wave(rollout: Rollout) -> Rollout:
     if rollout.wave >= rollout.waves:
-        return replace(rollout, ended=True)
+        return rollout if _uncompared(rollout) else replace(rollout, ended=True)
     if rollout.pauses:
         return replace(rollout, wave=rollout.wave + 1, paused="as was asked for, after the first wave")
     return _advanced(replace(rollout, wave=rollout.wave + 1))
@@ -309,6 +316,11 @@ def _may_join(rollout: Rollout, name: str, busy: Sequence[str]) -> bool:
     return is_covered and not any(_adjoin(rollout, name, one) for one in busy)
 
 
+def _goes_on(rollout: Rollout) -> bool:
+    """Return whether hosts wait that will still be begun."""
+    return bool(rollout.names(HostState.WAITING)) and not rollout.is_winding_up
+
+
 def _waiting(rollout: Rollout) -> list[str]:
     """Return the hosts of the present wave that are not begun."""
     return [name for name in rollout.names(HostState.WAITING) if rollout.hosts[name].wave == rollout.wave]
@@ -333,13 +345,29 @@ def _unsoaked(rollout: Rollout) -> list[str]:
 
 
 def _unregistered(rollout: Rollout) -> list[str]:
-    return [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].registered]
+    """Return the hosts whose regions enter the map now. Deferred ones wait for any other."""
+    found = [name for name in rollout.names(HostState.CONFIRMED) if not rollout.hosts[name].registered]
+    is_later = _goes_on(rollout) and all(rollout.hosts[name].deferred for name in found)
+    return [] if is_later else found
+
+
+def _uncompared(rollout: Rollout) -> list[str]:
+    """Return the hosts that were left alone, whose regions are not compared with the map yet."""
+    return [name for name in rollout.names(HostState.IDLE) if not rollout.hosts[name].registered]
 
 
 def _unregistered_movers(rollout: Rollout) -> list[str]:
     return [name for name in _unregistered(rollout) if rollout.hosts[name].moves]
 
 
+# In this order, once no host is at work.
+_OF_SEVERAL: Sequence[tuple[ActionKind, Callable[[Rollout], list[str]]]] = (
+    (ActionKind.REGISTER, _unregistered_movers),
+    (ActionKind.SOAK, _unsoaked),
+    (ActionKind.REGISTER, _unregistered),
+    (ActionKind.ALLOW, _waiting),
+    (ActionKind.COMPARE, _uncompared),
+)
 _SCOPES: Mapping[OnFailure, Callable[[Rollout, RolloutHost], bool]] = {
     "stop": lambda rollout, host: False,
     "wave": lambda rollout, host: host.wave == rollout.wave,

@@ -47,6 +47,7 @@ class EventKind(StrEnum):
     LOST = "lost"
     SOAKED = "soaked"
     REGISTERED = "registered"
+    DEFERRED = "deferred"
     ALLOWED = "allowed"
     PAUSED = "paused"
     RESUMED = "resumed"
@@ -62,6 +63,7 @@ class ActionKind(StrEnum):
     TAKE_BACK = "take back"
     SOAK = "soak"
     REGISTER = "register"
+    COMPARE = "compare"
     ALLOW = "allow"
 
 
@@ -73,7 +75,8 @@ class RolloutEvent:
     its plan and how many changes it needs, the generation that it can go back to (0 without one),
     its clients, the kind of host that it is, the host nearest to it ("" when that is not known),
     and whether it moves: clients find it in another place after its cut-over. `hosts`: those that
-    did not hold while they were watched, or those that are registered. `cut`: the clients that a
+    did not hold while they were watched, those that are registered, or those that the map takes
+    only together with others. `cut`: the clients that a
     restart has cut; `gap_s`: the seconds until the last of them that came back was seen.
     """
 
@@ -100,6 +103,8 @@ class RolloutHost:
     `wave`: its number, 0 without one. `confirmed`: its place in the order of confirmations.
     `failed`: counts against the budget. `moves`: it is cut over alone, and is registered before
     the next host is begun. `overtaken`: another run has changed it since it was prepared first.
+    `registered`: the map has its region, also as it was for a host that is left alone. `deferred`:
+    its region enters the map together with those of a later wave.
     `cut`, `gap_s`: the sum and the longest of its events. `if_as_before`: the state that it gets
     when it was lost and is found as it was before. `is_returning`: it was lost on its way back.
     """
@@ -117,6 +122,7 @@ class RolloutHost:
     failed: bool = False
     soaked: bool = False
     registered: bool = False
+    deferred: bool = False
     cut: int = 0
     gap_s: float = 0.0
     if_as_before: HostState = HostState.UNDONE

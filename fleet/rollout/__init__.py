@@ -14,7 +14,8 @@ from fleet.rollout.lease import RolloutLease, leased
 from fleet.rollout.ledger import RolloutLedger, new_head
 from fleet.rollout.preparing import prepare
 from fleet.rollout.under_way import UnderWay
-from fleet.rollout.wave import allow_wave, register_wave, soak
+from fleet.rollout.wave import allow_wave, compare_regions, register_wave, soak
+from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.last_rollout import LedgerHead, LedgerUnreadable, replayed
@@ -100,13 +101,15 @@ def _how_far(state: Rollout) -> str:
 
 
 def compare(fleet: Fleet, hosts: Sequence[Host], policy: RolloutPolicy, **more: bool) -> int:
-    """Show the plan of a rollout, and change nothing. Returns the exit code."""
+    """Show the plan of a rollout and of its map, and change nothing. Returns the exit code."""
     head = new_head([host.name for host in hosts], policy, **more)
     under_way = UnderWay(fleet, head, head.begin())
     fleet.parallel.each(hosts, lambda host: under_way.take(prepare(under_way, host, Verb.CHECK)))
     if under_way.state.refused:
         return under_way.state.refused
-    return CHANGES_FOUND if under_way.state.waves else 0
+    skipped = under_way.state.names(HostState.SKIPPED)
+    differs = control_server(fleet).check([host for host in hosts if host.name not in skipped])
+    return CHANGES_FOUND if under_way.state.waves or differs else 0
 
 
 _OF_ONE: Mapping[ActionKind, Callable[[UnderWay, Host], RolloutEvent]] = {
@@ -118,6 +121,7 @@ _OF_ONE: Mapping[ActionKind, Callable[[UnderWay, Host], RolloutEvent]] = {
 _OF_SEVERAL: Mapping[ActionKind, Callable[[UnderWay, Sequence[Host]], RolloutEvent]] = {
     ActionKind.SOAK: soak,
     ActionKind.REGISTER: register_wave,
+    ActionKind.COMPARE: compare_regions,
     ActionKind.ALLOW: allow_wave,
 }
 

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.rollout.machine import actions, begin, begin_back, step
-from engine.rollout.state import ActionKind, EventKind, HostState, Rollout, RolloutAction, RolloutEvent
+from engine.rollout.state import (
+    BUSY,
+    ActionKind,
+    EventKind,
+    HostState,
+    Rollout,
+    RolloutAction,
+    RolloutEvent,
+)
 from inventory.rollout import RolloutPolicy
 
 OLD, NEW, HALF, BROKEN = "old", "new", "half", "broken"
@@ -44,7 +52,7 @@ class World:
     of them, as their events say. `truths`: those of the hosts before each line was written.
     `prepared`: the hosts that the present controller has prepared. `kill_at`: the controller dies
     before it writes that line of the ledger, or with `dies_armed` while the host of that line is
-    armed.
+    armed. `needs_two`: the map takes no first region alone.
     `goes_back`: all hosts go back to their states from before it.
     """
 
@@ -53,6 +61,7 @@ class World:
     soak_fails: frozenset[str] = frozenset()
     pauses: bool = False
     goes_back: bool = False
+    needs_two: bool = False
     kill_at: int = -1
     dies_armed: bool = False
     asked: set[int] = field(default_factory=set)
@@ -137,8 +146,15 @@ class World:
         if action.kind is ActionKind.SOAK:
             failing = tuple(name for name in action.hosts if name in self.soak_fails)
             return RolloutEvent(kind=EventKind.SOAKED, hosts=failing)
+        if action.kind is ActionKind.COMPARE:
+            assert all(state.hosts[name].state is HostState.IDLE for name in action.hosts)
+            assert not state.names(HostState.WAITING, *BUSY)
+            return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
         if action.kind is ActionKind.REGISTER:
             assert all(self.hosts[name].truth == NEW and self.hosts[name].proved for name in action.hosts)
+            is_alone = len(action.hosts) == 1 and all(one.in_map == OLD for one in self.hosts.values())
+            if self.needs_two and is_alone and self.may_wait(state, *action.hosts):
+                return RolloutEvent(kind=EventKind.DEFERRED, hosts=action.hosts)
             for name in action.hosts:
                 self.hosts[name].in_map = NEW
             return RolloutEvent(kind=EventKind.REGISTERED, hosts=action.hosts)
@@ -159,6 +175,11 @@ class World:
             host.truth = host.in_map = OLD
             return RolloutEvent(kind=EventKind.UNDONE, host=name)
         return self.cut_over(state, name, host)
+
+    def may_wait(self, state: Rollout, name: str) -> bool:
+        """Return whether the rollout can end without a person who helps the map of one region."""
+        is_over = state.aborted or state.failures > state.policy.budget
+        return bool(state.names(HostState.WAITING)) and not is_over and not self.hosts[name].moves
 
     def allow(self, state: Rollout, action: RolloutAction) -> RolloutEvent:
         """Refuse every second wave once."""

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.rollout.machine import FAILED, STUCK, actions, begin, begin_back, exit_code, step
-from engine.rollout.state import BUSY, EventKind, HostState, Rollout, RolloutEvent, RolloutHost
+from engine.rollout.state import (
+    BUSY,
+    ActionKind,
+    EventKind,
+    HostState,
+    Rollout,
+    RolloutAction,
+    RolloutEvent,
+    RolloutHost,
+)
 from engine.rollout.waves import grouped
 from inventory.rollout import RolloutHooks, RolloutPolicy
 from tests.engine.simulated import HALF, NEW, OLD, Killed, SimulatedHost, World, world_of
@@ -51,6 +60,7 @@ WORLDS = st.builds(
     POLICIES,
     soak_fails=st.sets(st.sampled_from(["h0", "h1", "h2"])).map(frozenset),
     pauses=st.booleans(),
+    needs_two=st.booleans(),
 )
 
 
@@ -119,8 +129,8 @@ def serves(host: RolloutHost) -> bool:
 
 
 def is_open(host: RolloutHost) -> bool:
-    """Whether its wave has still to do with that host."""
-    new = host.state is HostState.CONFIRMED and not host.registered
+    """Whether its wave has still to do with that host. A deferred one enters the map later."""
+    new = host.state is HostState.CONFIRMED and not host.registered and not host.deferred
     return new or host.state in (HostState.WAITING, *BUSY)
 
 
@@ -208,6 +218,37 @@ def test_a_wave_that_a_person_has_to_register_pauses_the_next_one(others: list[s
     rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
     rollout = step(rollout, RolloutEvent(kind=EventKind.REGISTERED, hosts=("a",), why="paste it"))
     assert (rollout.paused, rollout.ended) == (paused, not paused)
+
+
+def test_regions_that_are_left_alone_are_compared_once_at_the_end() -> None:
+    policy = RolloutPolicy(soak_s=0)
+    rollout = begun(policy, prepared("a", 1), prepared("b", 2, changes=0))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.REGISTERED, hosts=("a",)))
+    assert actions(rollout) == (RolloutAction(kind=ActionKind.COMPARE, hosts=("b",)),)
+    assert step(rollout, RolloutEvent(kind=EventKind.REGISTERED, hosts=("b",))).ended
+    paused = step(rollout, RolloutEvent(kind=EventKind.PAUSED, why="headscale does not answer"))
+    again = step(step(paused, RolloutEvent(kind=EventKind.RESUMED)), prepared("a", 1, changes=0))
+    again = step(again, prepared("b", 2, changes=0))
+    assert actions(again) == (RolloutAction(kind=ActionKind.COMPARE, hosts=("b",)),)
+    assert step(rollout, RolloutEvent(kind=EventKind.ABORTED)).ended
+    failed = step(begun(policy, prepared("a", 1), prepared("b", 2, changes=0)), UNDONE_A)
+    assert (failed.ended, exit_code(failed)) == (True, FAILED)
+
+
+UNDONE_A = RolloutEvent(kind=EventKind.UNDONE, host="a")
+
+
+def test_a_region_that_the_map_does_not_take_alone_enters_it_with_the_next_wave() -> None:
+    rollout = begun(RolloutPolicy(soak_s=0, waves=("1", "rest")), *map(prepared, "abc", (1, 2, 3)))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="a"))
+    rollout = step(rollout, RolloutEvent(kind=EventKind.DEFERRED, hosts=("a",), why="too few"))
+    assert (rollout.wave, rollout.names(HostState.CUTTING), rollout.paused) == (2, ["b"], "")
+    both = step(rollout, RolloutEvent(kind=EventKind.CONFIRMED, host="b"))
+    assert actions(both) == (RolloutAction(kind=ActionKind.REGISTER, hosts=("a", "b")),)
+    alone = step(rollout, RolloutEvent(kind=EventKind.STUCK, host="b"))
+    assert actions(alone) == (RolloutAction(kind=ActionKind.REGISTER, hosts=("a",)),)
+    assert step(alone, RolloutEvent(kind=EventKind.DEFERRED, hosts=("a",), why="too few")).paused == "too few"
 
 
 @SOME

@@ -208,7 +208,7 @@ def test_the_host_of_a_relay_that_somebody_else_runs_is_not_asked(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site, map = tmp_path / "site.yml", tmp_path / "map.json"
-    site.write_text(GOOD + SECOND + "    managed: false\n")
+    site.write_text(GOOD + SECOND.replace("certificate: {agree_terms: true}", "managed: false"))
     map.write_text(json.dumps(TAILSCALES))
     asked: list[str] = []
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from control.derpmap import region_node
+from control.derpmap import region, region_node
 from engine.report import Report
 from fleet import check, deploy, logs, renew, trust
 from fleet.doctor import hosts as doctor_hosts
@@ -22,7 +24,10 @@ from fleet.shared.fleet import Fleet
 from fleet.shared.out_of_service import StillRuns
 from inventory.choices import FrontName
 from inventory.model import Host, Site
+from inventory.others import of_no_effect_there
+from inventory.part import Model
 from inventory.secrets import Secret, SecretError
+from inventory.site_file import compile_site
 from probe.proof import Proof
 from tests.control.test_headscale import site_of
 from tests.fleet.test_deploy import World
@@ -205,3 +210,64 @@ def test_where_nothing_answers_on_port_80_clients_are_told(fleet: Fleet, front: 
     host = sg1(fleet).model_copy(update={"front": front})
     assert region_node(host)["CanPort80"] == (front == "nginx")
     assert (prove.targets(fleet, [host])[0].http_port == 80) == (front == "nginx")
+
+
+# Each key with an effect, with a value that has it. `relay.open` needs a headscale for that.
+EFFECTS: dict[str, Any] = {
+    "domain": "other.example.org", "ipv4": "203.0.113.41", "ipv6": "2001:db8::1",
+    "region.id": 911, "region.code": "other", "region.name": "Other",
+    "region.latitude": 50.0, "region.longitude": 50.0,
+    "managed": True, "front": "direct", "ports.https": 8443, "ports.http": 8080, "ports.stun": 3479,
+    "certificate.source": "manual", "certificate.pin": "ab" * 32, "certificate.ca": "/etc/ca.pem",
+    "relay.admission": "tailscaled", "relay.verify_client_url": "https://hs.example.org/verify",
+    "relay.open": True, "relay.mesh_key": "env:MESH",
+}  # fmt: skip
+# The keys without which another one has none.
+BESIDE: dict[str, Any] = {
+    "region.latitude": {"region": {"longitude": 8.0, "latitude": 8.0}},
+    "region.longitude": {"region": {"longitude": 8.0, "latitude": 8.0}},
+    "certificate.source": {"front": "direct"},
+    "relay.mesh_key": {"relay": {"admission": "tailscaled"}},
+}
+
+
+def every_key() -> Iterator[str]:
+    """Yield the keys of a host in a site file, down to those of its sections."""
+    for name, field in Host.model_fields.items():
+        kind = field.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, Model)
+        yield from (f"{name}.{key}" for key in kind.model_fields) if is_section else (name,)
+
+
+def seen(key: str, more: dict[str, Any]) -> Any:
+    """Return how a relay with these keys has to answer, and its region."""
+    host: dict[str, Any] = {"domain": "derp.example.org", "ipv4": "203.0.113.40", "managed": False}
+    host["region"] = {"id": 910, "code": "k8s", "name": "K"}
+    for name, value in [*BESIDE.get(key, {}).items(), *more.items()]:
+        host[name] = host.get(name, {}) | value if isinstance(value, dict) else value
+    if host["managed"]:
+        host["certificate"] = {"agree_terms": True}
+    raw: dict[str, Any] = {"hosts": {"k1": host}}
+    if key == "relay.open":
+        raw["headscale"] = {"url": "https://hs.example.org"}
+    site = compile_site(json.dumps(raw), Path("/site.yml"))
+    assert isinstance(site, Site), [str(problem) for problem in site]
+    [target] = prove.targets(Fleet(site, Report()), [site.hosts["k1"]])
+    is_ours = target.managed
+    return replace(target, prover=None, deploy=None), is_ours, bool(target.prover), region(site.hosts["k1"])
+
+
+@pytest.mark.parametrize("key", sorted({*every_key()} - {"name"}))
+def test_every_key_has_an_effect_there_or_is_refused(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fleet, "runs", tmp_path)
+    monkeypatch.setenv("MESH", "ab" * 32)
+    section, _, name = key.partition(".")
+    if key in EFFECTS:
+        changed = {section: {name: EFFECTS[key]} if name else EFFECTS[key]}
+        assert seen(key, changed) != seen(key, {})
+    else:
+        written = {"k1": {"managed": False, section: {name: 1} if name else 1}}
+        [(path, _)] = of_no_effect_there(written, written)
+        assert ".".join(path) in (f"hosts.k1.{section}", f"hosts.k1.{key}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,10 +169,63 @@ def test_hosts_that_another_controller_has_confirmed_are_proved_first(
     assert ok or event.why == "no longer proved: hk1"
 
 
+@pytest.mark.parametrize(
+    ("differs", "broken", "asked"),
+    [(0, "", []), (1, "", [HOSTS]), (1, "hk1", [("sg1",)]), (1, "hk1 sg1", [])],
+)
+def test_hosts_that_are_left_alone_are_proved_and_registered_where_the_map_differs(
+    under_way: UnderWay,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: io.StringIO,
+    differs: int,
+    broken: str,
+    asked: list[Any],
+) -> None:
+    def proofs(_: Fleet, hosts: Sequence[Host], **__: Any) -> dict[str, Any]:
+        assert differs
+        return {one.name: proof(one.name, ok=one.name not in broken) for one in hosts}
+
+    found = map_that_differs(monkeypatch, differs)
+    monkeypatch.setattr(wave, "prove_hosts", proofs)
+    event = wave.compare_regions(under_way, [under_way.host(name) for name in HOSTS])
+    assert event == RolloutEvent(kind=EventKind.REGISTERED, hosts=HOSTS)
+    assert found == asked
+    assert ("invoke deploy --host hk1" in shown.getvalue()) == bool(broken)
+
+
+def map_that_differs(monkeypatch: pytest.MonkeyPatch, differs: int | Exception) -> list[tuple[str, ...]]:
+    """Put a map in place that has another region. Return the hosts of each transaction."""
+    asked = list[tuple[str, ...]]()
+
+    def check(_: Sequence[Host]) -> int:
+        if isinstance(differs, Exception):
+            raise differs
+        return differs
+
+    def put(_: Fleet, __: Any, hosts: Sequence[Host]) -> str:
+        asked.append(tuple(host.name for host in hosts))
+        return "the map"
+
+    server = SimpleNamespace(check=check, unasked=str)
+    monkeypatch.setattr(wave, "control_server", lambda _: server)
+    monkeypatch.setattr(wave, "put_into_map", put)
+    monkeypatch.setattr(wave, "compare_map", lambda *_: True)
+    return asked
+
+
+def test_a_map_that_cannot_be_compared_pauses(
+    under_way: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    map_that_differs(monkeypatch, DerpfleetError("headscale does not answer"))
+    event = wave.compare_regions(under_way, [under_way.host("hk1")])
+    assert event.kind is EventKind.PAUSED
+    assert event.why == "not compared with the map: headscale does not answer"
+
+
 def test_a_wave_enters_a_policy_by_one_write_or_not_at_all(
     confirmed: UnderWay, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO, tmp_path: Path
 ) -> None:
-    """Without Tailscale's own regions, the first wave of one host is refused with the way in."""
+    """Without Tailscale's own regions, the first wave of one host waits for the next one."""
     monkeypatch.setenv("TS_KEY", WRITES)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with tailnet(tmp_path, policies.BARE) as net:
@@ -180,8 +234,9 @@ def test_a_wave_enters_a_policy_by_one_write_or_not_at_all(
         monkeypatch.setattr(wave, "compare_map", lambda *_: True)
         hosts = [confirmed.host(name) for name in HOSTS]
         event = wave.register_wave(confirmed, hosts[:1])
-        assert (event.kind, net.writes) == (EventKind.PAUSED, 0)
-        assert "Leave derpmap.omit_default_regions out of the site file" in shown.getvalue()
+        assert (event.kind, event.hosts, net.writes) == (EventKind.DEFERRED, ("hk1",), 0)
+        assert "Leave derpmap.omit_default_regions out of the site file" in event.why
+        assert "registered with the next wave that is proved" in shown.getvalue()
         event = wave.register_wave(confirmed, hosts)
         assert event == RolloutEvent(kind=EventKind.REGISTERED, hosts=HOSTS)
         assert net.writes == 1 and '"900"' in net.text and '"901"' in net.text

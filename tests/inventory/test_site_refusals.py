@@ -242,6 +242,7 @@ REPLACED = [
     ("domain: hk1.example.org", "domain: 'https://hk1.example.org'",
      "line 3: hosts.hk1.domain: 'https://hk1.example.org' is not a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…"),
     ("domain: hk1.example.org", "domain: hk1", "line 3: hosts.hk1.domain: 'hk1' is not a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…"),
+    ("domain: hk1.example.org", "domain: '[2001:db8::1]'", "line 3: hosts.hk1.domain: '[2001:db8::1]': an IPv6 address cannot be the relay's name, as many networks cannot reach it: give a host name or the IPv4 address here, and the IPv6 address as ipv6"),
     ("domain: hk1.example.org", "domain: 203.0.113.300", "line 3: hosts.hk1.domain: '203.0.113.300' is neither a host name nor an IPv4 address"),
     ("domain: hk1.example.org", "domain: 203.0.113.10",
      "line 3: hosts.hk1.domain: '203.0.113.10' is an address, for which letsencrypt gives short-lived certificates only: set certificate.profile to shortlived, or use certificate.source: self-signed"),
@@ -453,6 +454,41 @@ def test_the_pin_of_a_relay_of_others_is_read_by_nobody():
     assert problems(text) == [
         "line 2: hosts.k1.certificate.pin: is missing: with managed: false nobody reads it on the host"
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ("metrics: {allow: [100.64.0.0/10]}", "metrics"),
+        ("ssh: {user: root}", "ssh"),
+        ("ports: {metrics: 9411, stun: 3479}", "ports.metrics"),
+        ("relay: {open: true, connections_per_address: 64}", "relay.connections_per_address"),
+        ("certificate: {renewal: cron, source: letsencrypt}", "certificate.renewal"),
+    ],
+)
+def test_a_key_about_the_host_of_a_relay_of_others_has_no_effect(more, path):
+    text = OF_OTHERS.replace("managed: false}", f"managed: false, {more}}}", 1)
+    assert problems(text) == [
+        f"line 2: hosts.k1.{path}: has no effect with managed: false, as somebody else runs that host: remove it"
+    ]
+
+
+def test_defaults_and_keys_without_a_value_are_no_keys_of_a_relay_of_others():
+    text = OF_OTHERS.replace("managed: false}", "managed: false, ssh: null, relay: {open: true, program: null}}", 1)
+    defaults = "defaults:\n  ssh: {user: root}\n  metrics: {allow: [100.64.0.0/10]}\n"
+    assert compiled(defaults + text).hosts["k1"].ssh.user == "root"
+
+
+def test_a_key_of_a_relay_of_others_that_is_wrong_is_reported_once():
+    text = OF_OTHERS.replace("managed: false}", "managed: false, ssh: {port: 0}, zzz: 1}", 1)
+    assert [problem.partition(" ")[2].partition(": ")[2].partition(":")[0] for problem in problems(text)] == [
+        "hosts.k1.ssh.port",
+        "hosts.k1.zzz",
+    ]
+
+
+def test_nobody_of_ours_says_whom_a_relay_of_others_asks():
+    assert compiled(OF_OTHERS + "headscale: {url: http://hs.example.org}\n").hosts.keys() == {"k1", "k2"}
 
 
 def test_all_problems_are_reported_at_once_and_a_wrong_default_once():
