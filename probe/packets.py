@@ -103,7 +103,7 @@ class Way:
     """Packets on their way from one of our clients to the other.
 
     `sizes`: of the packets, in bytes, the least first. `times`: ms of those that arrived, by size.
-    `damaged`: a packet came that no proof has sent so.
+    `foreign`: packets of other proofs came. `damaged`: a packet came that no proof has sent so.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Way:
         self._sent: dict[int, tuple[int, float]] = {}
         self._last, self._arrived = -1, 0
         self.times: dict[int, list[float]] = {size: [] for size in sizes}
-        self.damaged = False
+        self.foreign = self.damaged = False
 
     @property
     def missing(self) -> list[int]:
@@ -170,10 +170,9 @@ class Way:
             return
         read = read_packet(event.packet)
         if event.packet[: len(self._source.mark)] != self._source.mark:
-            if read is None:
-                self.damaged = True
-            else:
-                self._destination.crowded = True
+            self.foreign |= read is not None
+            self.damaged |= read is None
+            if read is not None:
                 self._destination.stream.leave_out(len(event.packet))
             return
         number = read[1] if read else -1
@@ -193,16 +192,13 @@ async def _exchange(
 ) -> dict[int, list[float]]:
     """Exchange packets both ways; return milliseconds from sending to receiving of each, by size.
 
-    Lost packets are forgiven where packets of other proofs, now or before, show who was given them.
+    Lost packets are forgiven where packets of other proofs show who was given them.
     Raises Broken.
     """
     left, right = pair
     ways: tuple[Way, ...] = ()
+    crowded = damaged = False
     attempts = 0
-
-    def crowded() -> bool:
-        return left.crowded or right.crowded
-
     try:
         async with asyncio.timeout(patience_s):
             while True:
@@ -213,19 +209,23 @@ async def _exchange(
                     await _carry(ways)
                 except Left as error:
                     left_out = error
-                if left_out is None and (crowded() or not any(way.lost for way in ways)):
+                crowded |= any(way.foreign for way in ways)
+                if left_out is None and (crowded or not any(way.lost for way in ways)):
                     there, back = (way.times for way in ways)
                     return {size: there[size] + back[size] for size in there}
-                if attempts == _ATTEMPTS and not crowded():
-                    raise left_out or _Lossy()
+                if attempts == _ATTEMPTS and not crowded:
+                    raise left_out or _Lossy(attempts)
                 await asyncio.sleep(_QUIET_S * random.uniform(0.1, 1))  # noqa: S311 - no secret
     except TimeoutError:
+        crowded |= any(way.foreign for way in ways)
         damaged = any(way.damaged for way in ways)
         size = _least_missing(ways, sizes)
         arrived = sum(len(way.times[size]) for way in ways)
         seen = f"{arrived} of {2 * sizes.count(size)} packets of {_size(size)} arrived in {patience_s:g} s"
-        if crowded():
+        if crowded:
             raise _crowded_out(target, seen) from None
+        if not any(way.missing for way in ways):  # the time ended between two attempts
+            raise _cut_off(target, _Lossy(attempts), size) from None
         raise (_changed(target, size) if damaged else _stuck(target, seen, size)) from None
     except (Left, _Lossy, HungUp, ProtocolError, Flooded) as error:
         raise _cut_off(target, error, _least_missing(ways, sizes)) from None
@@ -289,7 +289,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     """Return the reason why packets of that size were lost, or a client with them."""
     if isinstance(error, _Lossy):
         return Broken(
-            f"packets were lost in each of {_ATTEMPTS} attempts",
+            f"packets were lost in each attempt, {error} in all",
             cause="the relay admits clients and drops some of their packets",
             next=target.read_log,
         )
