@@ -219,7 +219,7 @@ async def _exchange(
     except TimeoutError:
         crowded |= any(way.foreign for way in ways)
         damaged = any(way.damaged for way in ways)
-        size = _least_missing(ways)
+        size = _least_missing(ways, sizes)
         arrived = sum(len(way.times[size]) for way in ways)
         seen = f"{arrived} of {2 * sizes.count(size)} packets of {_size(size)} arrived in {patience_s:g} s"
         if crowded:
@@ -228,12 +228,12 @@ async def _exchange(
             raise _cut_off(target, _Lossy(attempts), size) from None
         raise (_changed(target, size) if damaged else _stuck(target, seen, size)) from None
     except (Left, _Lossy, HungUp, ProtocolError, Flooded) as error:
-        raise _cut_off(target, error, _least_missing(ways)) from None
+        raise _cut_off(target, error, _least_missing(ways, sizes)) from None
 
 
-def _least_missing(ways: Sequence[Way]) -> int:
-    """Return the least size of which a packet has still to arrive; the largest when none has."""
-    return min((size for way in ways for size in way.missing), default=SIZES[-1])
+def _least_missing(ways: Sequence[Way], sizes: Sequence[int]) -> int:
+    """Return the least size of which a packet has still to arrive; the last one when none has."""
+    return min((size for way in ways for size in way.missing), default=sizes[-1])
 
 
 async def _carry(ways: Sequence[Way]) -> None:

@@ -13,7 +13,7 @@ from agent.tools import remove, sha256_of
 DAMAGED = "it arrived damaged, or was changed while it was sent: its sha256 is not %s..."
 PIECE = object()  # a part of a content has come
 PART = ".part"  # ends the name of a content that is not complete
-SOON_S = 0.2  # between two packets of events that can wait
+SOON_S = 1.0  # between two packets of events that can wait
 
 
 class ControllerGone(Exception):
