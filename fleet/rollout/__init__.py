@@ -95,9 +95,11 @@ def _refuse_lost_hosts(fleet: Fleet, head: LedgerHead) -> None:
     try:
         fleet.hosts(head.hosts)
     except NoSuchHost as error:
-        error.what = f"{_named(head)} cannot go on here: {error.what}"
-        error.next = "put it back into the site file; or invoke rollout begins a new one in place of that one"
-        raise
+        raise NoSuchHost(
+            f"{_named(head)} cannot go on here: {error.what}",
+            why=error.why,
+            next="put it back into the site file; or invoke rollout begins a new one in place of that one",
+        ) from None
 
 
 def _named(head: LedgerHead) -> str:
