@@ -18,6 +18,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -71,7 +72,8 @@ def build_release(
     Raises Offline, and ReleaseError for a platform that is not known, or a wheel that pip lacks.
     """
     shared = [_shared(wheel, cache) for wheel in wheels(program, facts, cache=cache, progress=progress)]
-    files = {"__main__.py": program.main.encode(), **_sources(program), _WHEELS: _sums(shared)}
+    sources = _sources(CHECKOUT, program.packages)
+    files = {"__main__.py": program.main.encode(), **sources, _WHEELS: _sums(shared)}
 
     def make() -> bytes:
         progress(f"building the {program.name} release for Python {_python(facts)} on {facts.arch}")
@@ -213,11 +215,13 @@ def locked_for(lock: Path, environment: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sources(program: Artefact) -> dict[str, bytes]:
+@lru_cache(maxsize=8)
+def _sources(checkout: Path, packages: tuple[str, ...]) -> Mapping[str, bytes]:
+    """Return the sources of these packages. All hosts of a run get those that the first one got."""
     found = {}
-    for package in program.packages:
-        for path in sorted((CHECKOUT / package).rglob("*.py")):
-            found[str(path.relative_to(CHECKOUT))] = path.read_bytes()
+    for package in packages:
+        for path in sorted((checkout / package).rglob("*.py")):
+            found[str(path.relative_to(checkout))] = path.read_bytes()
     return found
 
 

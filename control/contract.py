@@ -93,8 +93,8 @@ class Withdrawal:
 class Look:
     """A control server as it is now.
 
-    `program`: its name and version. `in_map`: the names of the site's hosts that have a region in
-    its files, by a present or a former id.
+    `program`: its name and version. `in_map`: the names of the site's hosts that have a region of
+    their own in its files, by a present or a former id.
     """
 
     program: str

@@ -42,6 +42,21 @@ def renumbered(current: Regions, hosts: Sequence[Host]) -> dict[int, Host]:
     return {id: host for id, region in former.items() for host in hosts if host.domain in hostnames(region)}
 
 
+def ids_of(regions: Regions, hosts: Sequence[Host], host: Host) -> list[int]:
+    """Return the ids that one of the site's hosts may have in the map: its own, and former ones.
+
+    The region of its own id may be a stranger's: `refusal` says so.
+    """
+    own = [host.region.id] if regions.get(host.region.id) is not None else []
+    return own + [id for id, one in renumbered(regions, hosts).items() if one.name == host.name]
+
+
+def hosts_in(regions: Regions, hosts: Sequence[Host]) -> list[Host]:
+    """Return those of the site's hosts that have a region of their own in the map."""
+    former = {host.name for host in renumbered(regions, hosts).values()}
+    return [host for host in hosts if host.name in former or is_of(regions.get(host.region.id), host)]
+
+
 def refusal(region: Region, host: Host, where: str, document: str) -> str:
     """Return why the host may not have the region of its id, or "".
 

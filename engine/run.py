@@ -71,8 +71,9 @@ class Job:
 
     `plan`: returns the resources, made from the facts of the session, which may be asked more, or a
     plan that the host has kept. It raises DerpfleetError, and then nothing is changed. `ask`: the
-    questions before that. `about`: returns the words about a plan that has to be confirmed, and
-    becomes a generation of the host; None for other plans.
+    questions before that. `before_asking`: called between the login and these. `about`: returns the
+    words about a plan that has to be confirmed, and becomes a generation of the host; None for
+    other plans.
     `afterwards`: returns the questions after everything is applied, from the outcome so far.
     `only`: ids and roles to reduce the plan to; empty for the whole plan. `fence`: the number of a
     rollout's lease, 0 without one. The last three are for the error of a resource that fails.
@@ -83,6 +84,7 @@ class Job:
     verb: Verb
     plan: Callable[[Session], Iterable[Resource] | Stored]
     ask: Ask = NOTHING
+    before_asking: Callable[[], object] = lambda: None
     afterwards: Callable[[Outcome], Ask] = lambda _: NOTHING
     about: Callable[[Plan], Mapping[str, str]] | None = None
     only: Sequence[str] = ()
@@ -233,7 +235,14 @@ def converge(
             if on_event is not None:
                 on_event(event)
 
-        with Session(login, ask=job.ask, run_id=log.run_id, on_event=hear, fence=job.fence) as session:
+        with Session(
+            login,
+            ask=job.ask,
+            run_id=log.run_id,
+            on_event=hear,
+            fence=job.fence,
+            before_asking=job.before_asking,
+        ) as session:
             if on_session is not None:
                 on_session(session)
             outcome = Outcome(login.name, job.mode, {}, session.facts, log.path)

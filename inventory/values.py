@@ -6,11 +6,12 @@ Editors show a pattern's words, and refusals use them.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 
@@ -46,6 +47,17 @@ def leads_somewhere(url: str) -> str:
             "may read and in diffs. Let the server know its callers by address, or use a secret",
         )
     return url
+
+
+def _not_ipv6(text: Any) -> Any:
+    """Return the text, which may not be an IPv6 address. Raises PydanticCustomError."""
+    if isinstance(text, str) and text.count(":") > 1 and re.fullmatch(r"\[?[\dA-Fa-f:.]+\]?", text):
+        raise PydanticCustomError(
+            "ipv6_name",
+            "an IPv6 address cannot be the relay's name, as many networks cannot reach it: give a host name "
+            "or the IPv4 address here, and the IPv6 address as ipv6",
+        )
+    return text
 
 
 def jump_hosts(text: str) -> str:
@@ -97,6 +109,7 @@ Domain = Annotated[
         "a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…",
         max_length=253,
     ),
+    BeforeValidator(_not_ipv6),
 ]
 Url = Annotated[
     str,

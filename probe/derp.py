@@ -101,8 +101,10 @@ class Cast:
         """The pair, and the stranger if there is one."""
         return self.pair if self.stranger is None else (*self.pair, self.stranger)
 
-    def close(self) -> None:
+    async def leave(self, patience: Patience) -> None:
         """Close all connections."""
+        if patience.leave_s:
+            await asyncio.gather(*(peer.stream.end(patience.leave_s) for peer in self.all))
         for peer in self.all:
             peer.stream.close()
 

@@ -24,7 +24,8 @@ class Patience:
     """Seconds that a step may take.
 
     Real clients give a whole connect 10 s (derphttp_client.go:connect), the server gives the
-    handshake 10 s.
+    handshake 10 s. `leave_s`: how long our clients wait until the relay has closed their
+    connections as well, so that it no longer counts them; 0: they do not wait.
     """
 
     name_s: float = 5.0
@@ -35,6 +36,7 @@ class Patience:
     derp_s: float = 10.0
     packets_s: float = 10.0
     idle_s: float = 70.0
+    leave_s: float = 0.0
 
 
 MAX_READ = 16 * 1024
@@ -170,6 +172,13 @@ class BoundedStream:
         """Write, and wait until the transport takes more. Raises OSError."""
         self._writer.write(data)
         await self._writer.drain()
+
+    async def end(self, patience_s: float) -> None:
+        """Close the stream, and wait until the peer has done so, too, but not longer than that."""
+        self._writer.close()
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(patience_s):
+                await self._writer.wait_closed()
 
     def close(self) -> None:
         """Abort without TLS or WebSocket close frames; no peer depends on them."""

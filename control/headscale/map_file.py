@@ -19,7 +19,7 @@ from control.headscale.clashes import Maps, lost, present, taken
 from control.headscale.facts import HeadscaleRefused
 from control.headscale.merge import merge
 from control.headscale.reader import BadMap, parse_map
-from control.regions import Regions, renumbered
+from control.regions import Regions, hosts_in, ids_of, renumbered
 from control.sentences import has_former_id, with_certificates
 from control.served import Unknown
 from inventory.control_servers import MapFile
@@ -42,8 +42,7 @@ class MapFileServer:
     def look(self) -> Look:
         """Return the hosts in the file. Raises HeadscaleRefused."""
         regions = self._regions(self._text())
-        ids = {host.name: self._ids(regions, host) for host in self.site.hosts.values()}
-        in_map = {name for name, found in ids.items() if found}
+        in_map = {host.name for host in hosts_in(regions, self._hosts)}
         return Look(program=f"the map file {self._path}", served=self.served(), in_map=in_map)
 
     def served(self) -> Unknown:
@@ -77,7 +76,7 @@ class MapFileServer:
         else:
             codes = ", ".join(f"{host.region.code} ({host.region.id})" for host in proved)
             self.reach.report.line(NAME, "ok", f"{self._path} has {codes}")
-        for id, host in self._former(self._regions(self._text())).items():
+        for id, host in renumbered(self._regions(self._text()), self._hosts).items():
             self.reach.report.line(NAME, "", has_former_id(host, id))
 
     def not_proved(self, host: Host) -> None:
@@ -92,12 +91,11 @@ class MapFileServer:
         """Yield the relay's state in the file. Where nodes are at home is not known."""
         text = self._text()
         regions = self._regions(text)
-        if not self._ids(regions, host):
+        if not ids_of(regions, self._hosts, host):
             yield None
             return
-        others = [other for other in self.site.hosts.values() if other.name != host.name]
         yield Withdrawal(
-            others=[other for other in others if self._ids(regions, other)],
+            others=[other for other in hosts_in(regions, self._hosts) if other.name != host.name],
             served=self.served(),
             nodes_at_home=lambda: None,
             refuse_removal=partial(self._changed, (), (host,), {}, text),
@@ -112,6 +110,10 @@ class MapFileServer:
     def _path(self) -> str:
         """Return the path of the file. `control.servers` makes this class for no other kind."""
         return cast("MapFile", self.site.control).path
+
+    @property
+    def _hosts(self) -> list[Host]:
+        return [*self.site.hosts.values()]
 
     def _text(self) -> str:
         return self.reach.read_file(self._path)
@@ -138,7 +140,7 @@ class MapFileServer:
         if found := [*filter(None, reasons)]:
             raise _refused("\n".join(found))
         wanted = {host.region.id: yaml_region(host, pin=pins.get(host.name)) for host in put}
-        ids = [id for host in gone for id in self._ids(regions, host)]
+        ids = [id for host in gone for id in ids_of(regions, self._hosts, host)]
         ids += official.left_out(self.site, regions)
         try:
             return merge(text, put=wanted | yaml_official(self.site), remove=ids)
@@ -151,17 +153,6 @@ class MapFileServer:
         except BadMap as error:
             why = "\n".join(error.complaints)
             raise _refused(f"headscale would not read {self._path} as it is meant:\n{why}") from None
-
-    def _ids(self, regions: Regions, host: Host) -> list[int]:
-        """Return the ids of the host's regions in the file, the present one and former ones."""
-        return [
-            *([host.region.id] if host.region.id in regions else []),
-            *(id for id, one in self._former(regions).items() if one.name == host.name),
-        ]
-
-    def _former(self, regions: Regions) -> dict[int, Host]:
-        """Return the site's hosts by former ids that the file has."""
-        return renumbered(regions, tuple(self.site.hosts.values()))
 
     def _show(self, status: str, before: str, after: str) -> None:
         report, path = self.reach.report, self._path

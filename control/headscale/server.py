@@ -13,6 +13,7 @@ from control.headscale import transaction
 from control.headscale.facts import HeadscaleRefused
 from control.headscale.pages import ask_map, nodes_at_home, read_lasting_map, read_map
 from control.headscale.registration import regions_of, registration
+from control.regions import hosts_in
 from control.sentences import has_former_id, region_stays, with_certificates
 from control.served import Served, Unknown, Unreadable
 from engine.crash import made_of_facts
@@ -38,11 +39,7 @@ class HeadscaleServer:
         with made_of_facts(HEADSCALE), self.reach.session(headscale_facts.ask(self.site)) as session:
             facts = session.facts
             seen = headscale_facts.read_facts(self.site, facts)
-            in_map = {
-                host.name
-                for host in self.site.hosts.values()
-                if any(one.region.id in seen.regions for one in regions_of(self.site, host, facts))
-            }
+            in_map = {host.name for host in hosts_in(seen.regions, [*self.site.hosts.values()])}
             served = read_lasting_map(self.site, facts, session.ask(ask_map(self.site, facts)))
         known = seen.version != headscale_facts.NEWEST
         version = ".".join(map(str, seen.version)) if known else "of an unknown version"
@@ -99,17 +96,17 @@ class HeadscaleServer:
         Raises HeadscaleRefused, Unreachable.
         """
         with self.reach.session(headscale_facts.ask(self.site)) as session:
-            in_map = headscale_facts.read_facts(self.site, session.facts).regions
+            regions = headscale_facts.read_facts(self.site, session.facts).regions
             gone = regions_of(self.site, host, session.facts)
-            there = [one.region.id for one in gone if one.region.id in in_map]
+            there = [one.region.id for one in gone if one.region.id in regions]
             if not there:
                 yield None
                 return
-            others = [other for other in self.site.hosts.values() if other.name != host.name]
+            others = hosts_in(regions, [*self.site.hosts.values()])
             files = headscale_facts.ask(self.site, session.facts)
             facts = session.ask(asked(files, ask_map(self.site, session.facts)))
             yield Withdrawal(
-                others=[other for other in others if other.region.id in in_map],
+                others=[other for other in others if other.name != host.name],
                 served=read_map(facts),
                 nodes_at_home=partial(nodes_at_home, session, self.site, there),
                 refuse_removal=partial(transaction.resources, self.site, facts, (), gone),

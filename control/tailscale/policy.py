@@ -15,7 +15,7 @@ from control import official
 from control.derpmap import Pins, lower, missing_pin, region
 from control.hujson import NotHujson, Value, duplicates, parse
 from control.hujson_text import put, remove
-from control.regions import Region, Regions, called, clash, hostnames, refusal, renumbered
+from control.regions import Region, Regions, called, clash, hostnames, refusal
 from inventory.model import Host, Site
 
 _MAP, _REGIONS, _OMIT = "derpMap", "Regions", "OmitDefaultRegions"
@@ -78,13 +78,6 @@ def _region(value: Value) -> Region | None:
     if not (isinstance(nodes, list) and all(isinstance(node, dict) for node in nodes)):
         raise NotHujson(value.text, value.start, "the Nodes of this region are no list of objects")
     return found | {"nodes": [{"hostname": "", **node} for node in nodes]}
-
-
-def regions_of(policy: Policy, site: Site, host: Host) -> list[int]:
-    """Return the ids that the host has in the policy: its own and former ones."""
-    former = renumbered(policy.regions, tuple(site.hosts.values()))
-    own = [host.region.id] if policy.regions.get(host.region.id) is not None else []
-    return own + [id for id, other in former.items() if other.name == host.name]
 
 
 def with_regions(policy: Policy, hosts: Sequence[Host], *, omit: bool, pins: Pins | None = None) -> Policy:

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 from control.contract import Look, Reach, TooFewRelays, Withdrawal
 from control.hujson import NotHujson
+from control.regions import hosts_in, ids_of, renumbered
 from control.sentences import has_former_id, region_stays, with_certificates
 from control.served import Map, Served, Unknown, Unreadable
 from control.tailscale.api import PolicyApi, PolicyRefused, Version
@@ -19,7 +20,6 @@ from control.tailscale.policy import (
     not_ours,
     read_policy,
     refusals,
-    regions_of,
     too_few_left,
     with_official,
     with_regions,
@@ -61,10 +61,14 @@ class TailscaleServer:
         """Return the policy, in words."""
         return self.site.control.place
 
+    @property
+    def _hosts(self) -> list[Host]:
+        return [*self.site.hosts.values()]
+
     def look(self) -> Look:
         """Return the policy's map and the hosts in it. Raises DerpfleetError."""
         policy = self._policy(self.api.read())
-        in_map = {name for name, host in self.site.hosts.items() if regions_of(policy, self.site, host)}
+        in_map = {host.name for host in hosts_in(policy.regions, self._hosts)}
         return Look(program=self.where, served=self._map(policy), in_map=in_map)
 
     def served(self) -> Served:
@@ -89,7 +93,7 @@ class TailscaleServer:
         if not named:
             return nameless
         before = self._policy(self.api.read())
-        after = self._registered(named, list(self.site.hosts.values()), before)
+        after = self._registered(named, self._hosts, before)
         found = self._show(before, after, "would change")
         if found:
             self.api.validate(after.text)
@@ -106,10 +110,8 @@ class TailscaleServer:
         if policy.omits_default and not self.site.derpmap.omit_default_regions:
             words = f"{self.where} leaves Tailscale's own relays out, which the site file does not say"
             self.reach.report.warning(NAME, words)
-        for host in self.site.hosts.values():
-            for id in regions_of(policy, self.site, host):
-                if id != host.region.id:
-                    self.reach.report.line(NAME, "", has_former_id(host, id))
+        for id, host in renumbered(policy.regions, self._hosts).items():
+            self.reach.report.line(NAME, "", has_former_id(host, id))
         return self._map(policy)
 
     def not_proved(self, host: Host) -> None:
@@ -120,15 +122,11 @@ class TailscaleServer:
     def withdrawal(self, host: Host) -> Iterator[Withdrawal | None]:
         """Yield the relay's state in the policy. Raises DerpfleetError."""
         policy = self._policy(self.api.read())
-        if not regions_of(policy, self.site, host):
+        if not ids_of(policy.regions, self._hosts, host):
             yield None
             return
         self._refuse([not_ours(policy, host, self.where)])
-        others = [
-            other
-            for other in self.site.hosts.values()
-            if other.name != host.name and regions_of(policy, self.site, other)
-        ]
+        others = [other for other in hosts_in(policy.regions, self._hosts) if other.name != host.name]
         yield Withdrawal(
             others=others if policy.omits_default else None,
             served=self._map(policy),
@@ -154,7 +152,7 @@ class TailscaleServer:
 
     def _withdrawn(self, host: Host, policy: Policy) -> Policy:
         """Return the policy without this host's regions. Raises PolicyRefused."""
-        after = without_regions(policy, regions_of(policy, self.site, host))
+        after = without_regions(policy, ids_of(policy.regions, self._hosts, host))
         self._refuse([not_ours(policy, host, self.where), too_few_left(policy, after, (), self.where)])
         return after
 

@@ -22,6 +22,12 @@ class Command(Kind):
             return {"done": "yes"}
         return {"done": "no"}
 
+    def is_ahead(self):
+        """Whether it makes a part of a tree that is whole by now, such as compiled modules."""
+        trees = [one for one in self.host.resources if one.spec["kind"] == "tree"]
+        whole = [one.spec["path"] + "/" for one in trees if one.id not in self.host.left]
+        return any(self.spec["creates"].startswith(path) for path in whole)
+
     def fix(self, keys):
         must(self.spec["argv"], self.spec["timeout_s"])
         self.host.journal.paid(self.id)

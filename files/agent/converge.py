@@ -54,7 +54,8 @@ def converge(host, mode):
                 report.update(what="%s: %s" % (error.filename or resource.id, error.strerror), why="")
         counts[status] += 1
         ms = int((time.monotonic() - started) * 1000)
-        wire.send("result", id=resource.id, status=status, ms=ms, **report)
+        is_news = status in ("changed", "failed")
+        wire.send("result", soon=not is_news, id=resource.id, status=status, ms=ms, **report)
         if host.journal.file:
             host.journal.note(id=resource.id, status=status)
     if apply and not failed:

@@ -13,6 +13,7 @@ from agent.tools import remove, sha256_of
 DAMAGED = "it arrived damaged, or was changed while it was sent: its sha256 is not %s..."
 PIECE = object()  # a part of a content has come
 PART = ".part"  # ends the name of a content that is not complete
+SOON_S = 0.2  # between two packets of events that can wait
 
 
 class ControllerGone(Exception):
@@ -46,6 +47,7 @@ class Wire:
         self.messages = queue.Queue()
         self.lock = threading.Lock()
         self.seq, self.started = 0, time.monotonic()
+        self.flushed = 0  # when the last event left
         self.incoming = None  # where blobs are written; set once the lock is held
 
     def listen(self):
@@ -132,12 +134,19 @@ class Wire:
             raise message
         return message
 
-    def send(self, event, **fields):
+    def send(self, event, soon=False, **fields):
+        """Send an event at once, and those that wait. With `soon` it may wait for a later one.
+
+        Each flush is a packet. It wakes two threads of the controller, and costs it 0.4 ms.
+        """
         with self.lock:
+            now = time.monotonic()
             self.seq += 1
-            fields.update(event=event, seq=self.seq, t=round(time.monotonic() - self.started, 3))
+            fields.update(event=event, seq=self.seq, t=round(now - self.started, 3))
             try:
                 self.stdout.write(json.dumps(fields, sort_keys=True).encode() + b"\n")
-                self.stdout.flush()
+                if not soon or now - self.flushed >= SOON_S:
+                    self.stdout.flush()
+                    self.flushed = now
             except (OSError, ValueError):  # the resource in hand is still finished
                 self.stopped, self.is_alone = self.stopped or "the controller is gone", True

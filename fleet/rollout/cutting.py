@@ -52,6 +52,7 @@ def cut_over(under_way: UnderWay, host: Host) -> RolloutEvent:
     judge, moves = _judge(under_way, host), under_way.state.hosts[host.name].moves
     job = under_way.job(host, Verb.ROLLOUT, {})
     wanted, seen = job.plan, under_way.state.hosts[host.name].generation
+    judge.is_up = bool(seen) and not moves
 
     def plan(session: Session) -> Iterable[Resource] | Stored:
         newest = session.history().newest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from control.served import Served
@@ -25,6 +26,7 @@ from fleet.shared.prove import (
     remember_derper,
     targets,
     was_proved,
+    with_words,
 )
 from fleet.shared.seen import SEEN, as_in, settings
 from fleet.shared.shut_out import Wanted
@@ -33,9 +35,11 @@ from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, 
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.cutover import CutOver
+from probe.net import Patience
 from probe.proof import LADDER, Proof
 
 DERPER, ROLLOUT = "derper", "rollout"  # among the words of a generation
+_LEAVING = Patience(leave_s=1.0)
 _KEPT = (Conclusion.PROVED, Conclusion.STILL_BROKEN)
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
@@ -70,7 +74,9 @@ class Confirmation:
     as it is, unconfirmed, to be looked at. `is_part`: the plan has --only: once it is proved it
     stays, until a whole plan is proved with it and becomes a generation. `why`: the reason of the
     verdict, in words. `before`: the proof from before the changes, made by `look` unless it is
-    given; None where nothing was confirmed yet. `former`: the host as it is after the way back.
+    given; None where nothing was confirmed yet. `is_up`: the relay serves as far as is known, so
+    that proof is made during the login. Its clients have left when the host counts its own.
+    `former`: the host as it is after the way back.
     `derper`: the one whose mesh key the host has, "" for the site file's. `control`: returns
     whether another relay than the given one is proved now, None without one; default: one that was
     proved before, as its own host has it. `clients`: those that the last restart has cut.
@@ -85,10 +91,12 @@ class Confirmation:
     verdict: Conclusion | None = None
     why: str = ""
     before: Proof | None = None
+    is_up: bool = False
     former: Host | None = None
     derper: str = ""
     control: Callable[[Host], bool | None] | None = None
     clients: CutOver | None = None
+    _early: Future[Proof] | None = None
     _is_new: bool = False  # the plan is no way back
     _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
@@ -129,7 +137,8 @@ class Confirmation:
         """
         words = shut_out.words(self.fleet, self.host, session.facts)
         if cut_over.runs(session.facts):
-            proof = prove_quietly(self.fleet, self.host, words)
+            proof = self._early.result() if self._early else prove_quietly(self.fleet, self.host)
+            proof = with_words(self.fleet, self.host, proof, words)
             if proof.ok:
                 return proof
         if not session.newest.generation:
@@ -139,7 +148,16 @@ class Confirmation:
         if newest is None or history.unconfirmed.plan:
             return None
         then, derper = as_kept(self.host, newest)
-        return prove_quietly(self.fleet, then, words, derper=derper)
+        proof = prove_quietly(self.fleet, then, derper=derper)
+        return with_words(self.fleet, then, proof, words)
+
+    def looking_early(self, job: Job, work: Callable[[Job], Outcome]) -> Outcome:
+        """Return what `work` does; where the relay is up, it is proved during the login."""
+        if not self.is_up:
+            return work(job)
+        with ThreadPoolExecutor(1) as pool:
+            self._early = pool.submit(prove_quietly, self.fleet, self.host, patience=_LEAVING)
+            return work(replace(job, before_asking=self._early.result))
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
         """Keep the plan, have it taken back, or leave it."""
@@ -183,7 +201,7 @@ class Confirmation:
 
     def _show_replaced(self, outcome: Outcome, session: Session) -> None:
         """Show whose release the plan replaces, when another operator confirmed that one."""
-        history = session.history()
+        history = session.came_along or session.history()  # the plan waits, so it has not changed
         newest = history.find(history.newest)
         if newest is None or newest.who in ("", session.who):
             return
@@ -316,8 +334,11 @@ def run_confirmed(fleet: Fleet, host: Host, job: Job, judge: Confirmation) -> Ou
         judge.look(job, wanted, session)
         return wanted
 
+    def work(job: Job) -> Outcome:
+        return run(fleet, fleet.login(host), job, judge=judge)
+
     looking = replace(job, plan=plan)
-    return fleet.parallel.run_one(lambda: run(fleet, fleet.login(host), looking, judge=judge))
+    return fleet.parallel.run_one(lambda: judge.looking_early(looking, work))
 
 
 def after_going_back(fleet: Fleet, host: Host, job: Job, outcome: Outcome, judge: Confirmation) -> int:

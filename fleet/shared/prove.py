@@ -28,6 +28,7 @@ from inventory.secrets import read_secret
 from probe.admission import HostsWords, admission_rung
 from probe.derpmap import with_map
 from probe.keys import Prover
+from probe.net import Patience
 from probe.proof import Proof, Rung, with_rung
 from probe.render import DETAIL, ladder_lines, rung_lines
 from probe.target import Target
@@ -152,15 +153,26 @@ def prove_hosts(
     return found
 
 
-def prove_quietly(fleet: Fleet, host: Host, asked: HostsWords | None, *, derper: str = "") -> Proof:
+def prove_quietly(
+    fleet: Fleet,
+    host: Host,
+    *,
+    derper: str = "",
+    patience: Patience = Patience(),  # noqa: B008 - frozen
+) -> Proof:
     """Return the proof of one relay as it is now. It is neither shown nor kept.
 
-    `asked`: the host's words about the admission, where they are known. `derper`: as for `prover`.
+    `derper`: as for `prover`.
     """
-    [wanted] = targets(fleet, [host], derper=derper)
-    [proof] = prove([wanted])
+    [proof] = prove(targets(fleet, [host], derper=derper), patience=patience)
+    return proof
+
+
+def with_words(fleet: Fleet, host: Host, proof: Proof, asked: HostsWords | None) -> Proof:
+    """Return the proof with the host's words about the admission, where they are known."""
     if asked is None or proof["handshake"].status != "ok":
         return proof
+    [wanted] = targets(fleet, [host])
     return with_rung(proof, admission_rung(wanted, asked))
 
 

@@ -60,10 +60,14 @@ class BootstrapDns:
     async def keep_fresh(self) -> None:
         """Resolve all names now and every ten minutes, until cancelled."""
         while True:
-            for names, addresses in ((self._names, self._published), (self._hidden_names, self._hidden)):
-                for name in names:
-                    await self._resolve(name, addresses)
+            await self.refresh()
             await asyncio.sleep(REFRESH_S)
+
+    async def refresh(self) -> None:
+        """Resolve each name once; one that does not resolve keeps its last answer."""
+        for names, addresses in ((self._names, self._published), (self._hidden_names, self._hidden)):
+            for name in names:
+                await self._resolve(name, addresses)
 
     async def _resolve(self, name: str, addresses: Addresses) -> None:
         resolving = asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM)

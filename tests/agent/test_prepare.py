@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.resource import Directory, File, Package, Resource, Symlink, Tree
+from engine.resource import Command, Directory, File, Package, Resource, Symlink, Tree
 from engine.run import Job, Outcome, Verb
 from tests.agent.driver import DIE_AT_STEP, Agent, OnStage
 from tests.agent.generations import deploy, history, roll_back, state
@@ -54,6 +54,42 @@ def test_what_nothing_uses_yet_is_there_and_all_else_is_as_before(on_stage: OnSt
     assert (agent.stage.root / "srv/next/relay/server.py").exists()
     assert used(agent) == before
     assert not any("restart" in call or "reload" in call for call in agent.log())
+
+
+def compiled(release: str) -> Command:
+    """Return the command that compiles a release."""
+    made = f"{release}/relay/__pycache__"
+    return Command(
+        title=f"compiled {release}",
+        argv=("mkdir", "-p", made),
+        creates=made,
+        on_change=(f"tree:{release}",),
+    )
+
+
+def test_a_release_is_compiled_ahead_and_not_at_the_cut_over(on_stage: OnStage) -> None:
+    agent = on_stage()
+    deploy(agent, relay_host())
+    elsewhere = Command(title="elsewhere", argv=("touch", "/srv/made"), creates="/srv/made")
+    resources = [*upgraded(), compiled(NEXT), elsewhere]
+
+    outcome = prepare(agent, resources)
+
+    assert f"command:compiled {NEXT}" in outcome.changed
+    assert "command:elsewhere" in outcome.left
+    assert f"command:compiled {NEXT}" not in deploy(agent, resources).changed
+
+
+def test_a_release_that_is_in_use_is_not_compiled_ahead(on_stage: OnStage) -> None:
+    """Only the cut-over replaces a tree that is there, so its modules are compiled then."""
+    agent = on_stage()
+    tree = next(one for one in relay_host() if isinstance(one, Tree))
+    deploy(agent, relay_host())
+    (agent.stage.root / tree.path.lstrip("/") / "relay/server.py").write_text("damaged")
+
+    outcome = prepare(agent, [*relay_host(), compiled(tree.path)])
+
+    assert {tree.id, f"command:compiled {tree.path}"} <= {*outcome.left}
 
 
 def test_its_cut_over_is_sent_nothing_but_secrets_and_goes_back_whole(on_stage: OnStage) -> None:

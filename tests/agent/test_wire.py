@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,3 +127,51 @@ def test_silence_has_a_deadline(wire: Any) -> None:
         os.close(writing)
         with pytest.raises(wire.ControllerGone):
             its.next(10)
+
+
+class Packets(io.BytesIO):
+    """Standard output, and the events of each packet that has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[list[str]] = []
+        self._begin = 0
+
+    def flush(self) -> None:
+        lines = self.getvalue()[self._begin :].splitlines()
+        self._begin = len(self.getvalue())
+        self.left.append([json.loads(line)["event"] for line in lines])
+
+
+def test_events_that_can_wait_leave_with_the_next_one(wire: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "SOON_S", 60)
+    out = Packets()
+    its = wire.Wire(io.BytesIO(), out)
+    its.send("want")
+    for _ in range(3):
+        its.send("result", soon=True)
+    assert out.left == [["want"]]
+    its.send("diff")
+    assert out.left == [["want"], ["result", "result", "result", "diff"]]
+    monkeypatch.setattr(wire, "SOON_S", 0)
+    its.send("result", soon=True)
+    assert out.left[2:] == [["result"]]
+
+
+def test_a_check_that_finds_nothing_is_one_packet(wire: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet costs the controller more than the result in it: two hundred hosts send 65 each."""
+    from agent.converge import converge  # type: ignore[import-not-found]  # as above
+
+    monkeypatch.setattr(wire, "SOON_S", 60)
+    out = Packets()
+    alike = SimpleNamespace(id="x", wanted=dict, present=dict, was_changed_earlier=lambda: False)
+    host = SimpleNamespace(
+        wire=wire.Wire(io.BytesIO(), out),
+        resources=[alike] * 65,
+        stopped="",
+        journal=SimpleNamespace(file=None),
+    )
+    host.wire.send("want")
+    assert converge(host, "check")["ok"] == 65
+    host.wire.send("done")
+    assert out.left == [["want"], [*["result"] * 65, "done"]]

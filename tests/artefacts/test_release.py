@@ -118,6 +118,10 @@ def test_an_archive_depends_on_nothing_but_its_files() -> None:
         )
 
 
+def another_run() -> None:
+    release._sources.cache_clear()
+
+
 def test_a_release_is_made_once_and_changes_with_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +144,8 @@ def test_a_release_is_made_once_and_changes_with_its_sources(
     # another key, the same bytes
     assert build(replace(DEBIAN_12, python=(3, 12, 1))).sha256 == first.sha256
     (tmp_path / "hello" / "__init__.py").write_text("print('two')")
+    assert build() == first  # another host of the same run
+    another_run()
     second = build()
     assert second.id != first.id
     folder = tmp_path / "unpacked"
@@ -180,6 +186,7 @@ class Shelf:
 
     def build(self, source: str, facts: Facts = HERE) -> release.Release:
         self.source.write_text(source)
+        another_run()
         return build_release(self.program, facts, cache=self.cache)
 
     def kept(self) -> set[str]:

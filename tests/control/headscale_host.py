@@ -24,6 +24,9 @@ HK1 = """\
     nodes: [{name: 900a, regionid: 900, hostname: hk1.example.org}]
 """
 
+# A region of somebody else, with hk1's id.
+STRANGERS = HK1.replace("regioncode: hk", "regioncode: x").replace("hk1.example.org", "x.example.net")
+
 SITE = GOOD + SECOND + "headscale:\n  url: https://headscale.example.org\n"
 
 

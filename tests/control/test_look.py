@@ -13,7 +13,7 @@ from control.headscale.server import HeadscaleServer
 from control.paste import PasteServer
 from control.served import Map
 from engine.facts import Facts, Output
-from tests.control.headscale_host import HK1, MAP, facts, site_of
+from tests.control.headscale_host import HK1, MAP, STRANGERS, facts, site_of
 
 
 class Reach(SimpleNamespace):
@@ -41,6 +41,7 @@ class Reach(SimpleNamespace):
         ("v0.29.2\n", MAP, "headscale 0.29.2", set()),
         ("v0.29.2\n", MAP + HK1, "headscale 0.29.2", {"hk1"}),
         ("dev", MAP, "headscale of an unknown version", set()),
+        ("v0.29.2\n", MAP + STRANGERS, "headscale 0.29.2", set()),
     ],
 )
 def test_headscale_is_asked_once(version: str, map_text: str, program: str, in_map: set[str]) -> None:

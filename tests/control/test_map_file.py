@@ -25,7 +25,7 @@ from fleet.shared.errors import CannotRead, CannotWrite
 from fleet.shared.fleet import Fleet
 from inventory.model import Certificate
 from inventory.official import Official
-from tests.control.headscale_host import HK1, SITE, site_of
+from tests.control.headscale_host import HK1, SITE, STRANGERS, site_of
 from tests.support.official import pinned
 
 THEIRS = """\
@@ -174,11 +174,12 @@ def test_a_region_that_may_not_leave_is_refused_before_its_relay_is_stopped(
 def test_a_look_names_the_hosts_in_the_file_and_knows_no_served_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path, monkeypatch, THEIRS + HK1)
-    look = desk.server.look()
-    assert look is not None
-    assert (look.program, look.in_map) == (f"the map file {desk.path}", {"hk1"})
-    assert isinstance(look.served, Unknown)
+    for text, in_map in ((THEIRS + HK1, {"hk1"}), (THEIRS + STRANGERS, set[str]())):
+        desk = Desk(tmp_path, monkeypatch, text)
+        look = desk.server.look()
+        assert look is not None
+        assert (look.program, look.in_map) == (f"the map file {desk.path}", in_map)
+        assert isinstance(look.served, Unknown)
 
 
 def test_a_file_that_cannot_be_read_or_written_is_named(desk: Desk, tmp_path: Path) -> None:

@@ -198,6 +198,22 @@ def test_a_single_command_that_is_silent_is_no_lost_connection(
     assert error.value.why == "it printed nothing for 0.3 s"
 
 
+def test_nothing_is_asked_before_it_may_be(sshd: Sshd) -> None:
+    """Not even for the lock, which another run may take meanwhile."""
+
+    def another_run() -> None:
+        with Session(login_to(sshd), ask=Ask(), run_id="1", on_event=lambda _: None) as other:
+            assert other.facts.hostname
+        raise DerpfleetError("not now")
+
+    with pytest.raises(DerpfleetError, match="not now"):
+        Session(
+            login_to(sshd), ask=Ask(), run_id="2", on_event=lambda _: None, before_asking=another_run
+        )
+    with Session(login_to(sshd), ask=Ask(), run_id="3", on_event=lambda _: None) as session:
+        assert session.facts.hostname
+
+
 def test_the_second_run_says_who_holds_the_lock(sshd: Sshd) -> None:
     with Session(login_to(sshd), ask=Ask(), run_id="1", on_event=lambda _: None):
         with pytest.raises(Locked) as error:

@@ -35,6 +35,7 @@ class Armed:
         """The generation to go back to."""
         self.generation, self.is_stopping = generation, False
         self.words: list[str] = []
+        self.came_along: History | None = None
 
     def history(self) -> History:
         return KNOWN

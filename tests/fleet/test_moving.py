@@ -106,6 +106,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     said = SimpleNamespace(steps=[], history=history_of(BEFORE), fails=None, is_back=True)
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
+        assert not judge.is_up  # it was stopped by us
         said.steps.append(("cut over", judge.before and judge.before.ok))
         if said.fails:
             raise said.fails

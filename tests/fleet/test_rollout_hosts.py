@@ -234,6 +234,7 @@ def cut(waiting: UnderWay, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Roll
 
     def run_confirmed(_: Fleet, host: Host, __: Any, judge: Any) -> Outcome:
         judge.proof, judge.verdict, judge.clients = proof(host.name, ok=ok), verdict, clients
+        assert judge.is_up  # it was confirmed before
         return outcome_of(host, COUNTS, is_going_back=code is not None, **more)
 
     monkeypatch.setattr(cutting, "run_confirmed", run_confirmed)

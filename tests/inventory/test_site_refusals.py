@@ -242,6 +242,7 @@ REPLACED = [
     ("domain: hk1.example.org", "domain: 'https://hk1.example.org'",
      "line 3: hosts.hk1.domain: 'https://hk1.example.org' is not a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…"),
     ("domain: hk1.example.org", "domain: hk1", "line 3: hosts.hk1.domain: 'hk1' is not a host name: lower case, with a dot, without scheme, port or path; one with other letters as xn--…"),
+    ("domain: hk1.example.org", "domain: '[2001:db8::1]'", "line 3: hosts.hk1.domain: '[2001:db8::1]': an IPv6 address cannot be the relay's name, as many networks cannot reach it: give a host name or the IPv4 address here, and the IPv6 address as ipv6"),
     ("domain: hk1.example.org", "domain: 203.0.113.300", "line 3: hosts.hk1.domain: '203.0.113.300' is neither a host name nor an IPv4 address"),
     ("domain: hk1.example.org", "domain: 203.0.113.10",
      "line 3: hosts.hk1.domain: '203.0.113.10' is an address, for which letsencrypt gives short-lived certificates only: set certificate.profile to shortlived, or use certificate.source: self-signed"),

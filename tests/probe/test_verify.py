@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -19,6 +20,7 @@ from fleet.shared.parts import deploy_part
 from inventory.secrets import Secret
 from lab.delaying import delaying
 from probe import packets
+from probe.cutover import known_clients
 from probe.derpmap import with_map
 from probe.keys import Prover, new_prover
 from probe.latency import measure_all
@@ -356,6 +358,18 @@ def test_round_trips_are_few(far: tuple[Target, list[object]]) -> None:
     assert proof["packets"].data["bytes"]["32"]["min_ms"] >= 100
     # A proof that is whole has it.
     assert measure_all([distant])["hk1"].stun_ms >= 100  # type: ignore[operator]
+
+
+def test_clients_that_leave_are_not_counted(far: tuple[Target, list[object]], relay: Backend) -> None:
+    """The relay is 50 ms away, and the next question to its host may be how many it has."""
+
+    def counted() -> int | None:
+        with urlopen(f"http://{LOOPBACK}:{relay.port}/metrics") as page:
+            return known_clients(page.read().decode())
+
+    for patience, clients in ((Patience(), 2), (Patience(leave_s=10), 0)):
+        [proof] = prove([far[0]], patience=patience)
+        assert (proof.ok, counted()) == (True, clients)
 
 
 def test_many_at_once(healthy: Target, monkeypatch: pytest.MonkeyPatch) -> None:

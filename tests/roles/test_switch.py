@@ -111,7 +111,7 @@ def looks(agent: Agent) -> tuple[dict[str, str], set[str]]:
     """Return the files of a host, and its units, containers and programs: without Docker itself."""
     root = agent.stage.root
     found = (path for folder in FOLDERS for path in below(root, folder))
-    files = {path: described(root / path) for path in found if path != KEY}
+    files = {path: described(root, path) for path in found if path != KEY}
     stays = ("docker/images", "units/docker.", "units/supervisor.")
     return files, {name for name in state(agent) if not name.startswith(stays)}
 

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.hujson import NotHujson, standard
-from control.regions import hostnames
+from control.regions import hostnames, hosts_in, ids_of
 from control.tailscale import policy as pure
 from control.tailscale.policy import (
     read_policy,
-    regions_of,
     too_few_left,
     with_official,
     with_regions,
@@ -143,8 +142,9 @@ def test_a_region_of_somebody_else_is_refused_by_both_names(region: dict[str, ob
 
 def test_a_host_has_its_former_ids_too() -> None:
     text = policy_with(of_host(SITE, "hk1"), strangers(950, "old", "hk1.example.org"))
-    assert regions_of(read_policy(text), SITE, SITE.hosts["hk1"]) == [900, 950]
-    assert regions_of(read_policy(text), SITE, SITE.hosts["sg1"]) == []
+    regions, all_hosts = read_policy(text).regions, hosts(SITE, "hk1", "sg1")
+    assert [ids_of(regions, all_hosts, host) for host in all_hosts] == [[900, 950], []]
+    assert hosts_in(regions, all_hosts) == hosts(SITE, "hk1")
 
 
 def left(before: str, after: str, *not_live: int) -> str:

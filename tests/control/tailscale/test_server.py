@@ -278,7 +278,7 @@ def test_a_former_id_is_named_and_leaves_with_the_host(new_desk: NewDesk) -> Non
 
 
 def test_a_look(new_desk: NewDesk) -> None:
-    desk = new_desk()
+    desk = new_desk(policy_with(strangers(900, "x", "x.example.net")))
     desk.register("sg1")
     look = desk.server.look()
     assert (look.program, look.in_map) == ("the policy of example.com", {"sg1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ import pytest
 from engine.facts import Ask, Facts, Output
 from engine.generations import Generation, History, Outline, Stored
 from engine.plan import compile_plan
-from engine.run import Failure, Job, Verb
+from engine.run import Failure, Job, Outcome, Verb
 from fleet import rollback
 from fleet.shared import confirm, evidence, held, prove
 from fleet.shared.bring_back import way_back
@@ -25,6 +26,7 @@ from fleet.shared.verdict import Conclusion, Evidence
 from inventory.errors import DerpfleetError
 from inventory.model import Docker, Host
 from probe.admission import HostsWords
+from probe.net import Patience
 from probe.proof import LADDER, Proof, Rung, Status
 from tests.fleet.generations import HOST, KNOWN, LEFT, Armed, generation, known, outcome
 from tests.fleet.test_prover import IMAGE
@@ -142,7 +144,7 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
         history = known(generation(3, "b", about={"seen": settings(moved)}), left=left)
     seen: list[int] = []
 
-    def prove_now(_: Fleet, host: Host, words: object, *, derper: str = "") -> Proof:
+    def prove_now(_: Fleet, host: Host, **__: object) -> Proof:
         seen.append(host.ports.https)
         return proof("hk1", ok=ok)
 
@@ -153,6 +155,35 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     assert (seen, session.asked) == (proofs, asked)
     is_known = bool(history.generations) and not history.unconfirmed.plan
     assert (judge.before is not None) is ((runs and ok) or is_known)
+
+
+@pytest.mark.parametrize(("ok", "proofs"), [(True, 1), (False, 2)])
+def test_a_relay_that_is_up_is_proved_during_the_login(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, ok: bool, proofs: int
+) -> None:
+    """Its clients have left before the host is asked how many there are."""
+    steps, has_login = list[str](), threading.Event()
+
+    def prove_now(_: Fleet, __: Host, *, patience: Patience = Patience(), **___: object) -> Proof:  # noqa: B008
+        assert has_login.wait(10)
+        steps.append("left" if patience.leave_s else "proved again")
+        return proof("hk1", ok=ok)
+
+    def run(_: Fleet, __: object, job: Job, *, judge: Confirmation) -> Outcome:
+        has_login.set()
+        job.before_asking()
+        steps.append("asked")
+        session: Any = Before(known(generation(3, "b")), runs=True)
+        job.plan(session)
+        assert (judge.before is not None, len(steps)) == (True, 1 + proofs)
+        return outcome()
+
+    monkeypatch.setattr(confirm, "prove_quietly", prove_now)
+    monkeypatch.setattr(confirm, "run", run)
+    monkeypatch.setattr(Fleet, "login", lambda *_: None)
+    job = Job(verb=Verb.ROLLOUT, plan=lambda _: (), about=lambda _: {})
+    confirm.run_confirmed(fleet, HOST, job, Confirmation(fleet, HOST, None, is_up=True))
+    assert steps == ["left", "asked", "proved again"][: 1 + proofs]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +201,10 @@ def test_a_quiet_proof_takes_the_hosts_words_in(
 ) -> None:  # fmt: skip
     of: dict[str, Status] = {"handshake": handshake, "admission": "skipped"}
     climbed = replace(proof("hk1", ok=True), rungs=tuple(Rung(name, of.get(name, "ok")) for name in LADDER))
-    monkeypatch.setattr(prove, "prove", lambda _: [climbed])
+    monkeypatch.setattr(prove, "prove", lambda *_, **__: [climbed])
     words = None if answer is None else HostsWords(judge="https://hs.example.org/verify", answer=answer)
-    assert prove.prove_quietly(fleet, HOST, words)["admission"].status == admission
+    quiet = prove.prove_quietly(fleet, HOST)
+    assert prove.with_words(fleet, HOST, quiet, words)["admission"].status == admission
     assert shown.getvalue() == ""
     assert not fleet.proved
 

@@ -71,6 +71,17 @@ def test_a_release_of_another_operator_is_named(
     assert session.words[-1] == "keep"
 
 
+def test_the_host_is_not_asked_again_whose_release_it_is(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
+) -> None:
+    session: Any = Session("bob@desk", page="derp_clients_local 1")
+    session.came_along, session.history = session.history(), None
+    judge = Confirmation(fleet, HOST, None)
+    judge.look(DEPLOY, [], session)
+    judge(outcome(about={"release": "relay new"}), session)
+    assert "replaces     relay b of ann@desk" in shown.getvalue()
+
+
 def test_a_way_back_has_said_it_already(fleet: Fleet, shown: io.StringIO) -> None:
     session: Any = Session("bob@desk", page="derp_clients_local 1")
     judge = Confirmation(fleet, HOST, None)
