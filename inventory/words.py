@@ -55,6 +55,7 @@ _SECTIONS = ("model_type", "model_attributes_type", "dict_type")
 _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text: put it in quotes",

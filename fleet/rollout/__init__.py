@@ -16,7 +16,7 @@ from fleet.rollout.preparing import prepare
 from fleet.rollout.under_way import UnderWay
 from fleet.rollout.wave import allow_wave, compare_regions, register_wave, soak
 from fleet.shared.control_server import control_server
-from fleet.shared.errors import Interrupted
+from fleet.shared.errors import Interrupted, NoSuchHost
 from fleet.shared.fleet import Fleet
 from fleet.shared.last_rollout import LedgerHead, LedgerUnreadable, how_far, replayed
 from fleet.shared.step import CHANGES_FOUND
@@ -82,12 +82,24 @@ def go_on(fleet: Fleet, kind: EventKind, *, wait_s: int) -> int:
                 next="invoke rollout begins one",
             )
         head, state = last
-        fleet.hosts(head.hosts)  # it may be the rollout of another site
+        _refuse_lost_hosts(fleet, head)
         fleet.report.line(show.NAME, "found", f"{_named(head)}: {how_far(state)}")
         ledger = RolloutLedger(fleet.runs, lease, head)
         under_way = UnderWay(fleet, head, state, ledger, lease.number)
         under_way.take(RolloutEvent(kind=kind))
         return carry_out(under_way)
+
+
+def _refuse_lost_hosts(fleet: Fleet, head: LedgerHead) -> None:
+    """Raise NoSuchHost when the site file has not all of the rollout's hosts any more."""
+    try:
+        fleet.hosts(head.hosts)
+    except NoSuchHost as error:
+        raise NoSuchHost(
+            f"{_named(head)} cannot go on here: {error.what}",
+            why=error.why,
+            next="put it back into the site file; or invoke rollout begins a new one in place of that one",
+        ) from None
 
 
 def _named(head: LedgerHead) -> str:

@@ -12,8 +12,10 @@ from engine.rollout.state import EventKind
 from fleet.rollout import compare, go_on, rollout
 from fleet.shared.fleet import Fleet
 from fleet.shared.options import number, refuse
+from inventory import words
 from inventory.errors import DerpfleetError
 from inventory.rollout import RolloutPolicy
+from inventory.schema import json_schema, schema_at
 
 _LONGEST_S = 86_400
 
@@ -55,9 +57,20 @@ def carry_out(fleet: Fleet, names: Sequence[str], given: RolloutOptions) -> int:
     hosts = [host for host in chosen_hosts if host.managed]
     if not hosts:
         return 0
+    _refuse_canaries(given.keys.get("canary", ()), [host.name for host in hosts])
     if given.dry_run:
         return compare(fleet, hosts, policy, **given.head)
     return rollout(fleet, hosts, policy, wait_s=wait_s, again=given.again, **given.head)
+
+
+def _refuse_canaries(canaries: Sequence[str], names: Sequence[str]) -> None:
+    """Raise DerpfleetError when a canary is none of these hosts: another one would be the first."""
+    if others := [name for name in canaries if name not in names]:
+        raise DerpfleetError(
+            f"--canary {others[0]} is no host of this rollout",
+            why=f"its hosts are: {', '.join(names)}",
+            next="give one of them, or add --host for that one",
+        )
 
 
 def chosen(policy: RolloutPolicy, keys: Mapping[str, Any]) -> RolloutPolicy:
@@ -69,9 +82,10 @@ def chosen(policy: RolloutPolicy, keys: Mapping[str, Any]) -> RolloutPolicy:
         return RolloutPolicy.model_validate({**policy.model_dump(), **typed})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        part = schema_at(json_schema(), ("rollout", *first["loc"]))
         raise DerpfleetError(
             f"{_option(str(first['loc'][0]))} does not take {first['input']!r}",
-            why=first["msg"],
+            why=words.explain(dict(first), part),
             next="invoke --help rollout shows examples",
         ) from None
 

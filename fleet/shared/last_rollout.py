@@ -58,6 +58,8 @@ def replayed(lines: Sequence[Any]) -> tuple[LedgerHead, Rollout] | None:
         return None
     try:
         head: LedgerHead = parsed(LedgerHead, lines[0])
+        if not head.hosts:
+            raise ValueError("it has no hosts")
         rollout = head.begin()
         for line in lines[1:]:
             rollout = step(rollout, parsed(RolloutEvent, line))
@@ -65,7 +67,7 @@ def replayed(lines: Sequence[Any]) -> tuple[LedgerHead, Rollout] | None:
         raise LedgerUnreadable(
             "the ledger of the last rollout cannot be read",
             why=f"{type(error).__name__}: {error}",
-            next="invoke rollout begins a new one",
+            next="use the checkout that has written it; or invoke rollout begins a new one in its place",
         ) from None
     return head, rollout
 

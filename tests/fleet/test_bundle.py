@@ -120,7 +120,6 @@ def test_an_image_is_not_in_a_bundle_and_that_is_said(
     assert "docker.archive" in shown.getvalue()
 
 
-@pytest.mark.parametrize("files", [{}, {"out": "a", "use": "b"}])
 @pytest.mark.parametrize("out", ["none/x", ".", "/"])
 def test_a_place_that_takes_no_file_is_refused_before_a_host_is_asked(
     run: Callable[..., int], out: str
@@ -130,6 +129,7 @@ def test_a_place_that_takes_no_file_is_refused_before_a_host_is_asked(
     assert "folder" in error.value.why and "--out" in error.value.next
 
 
+@pytest.mark.parametrize("files", [{}, {"out": "a", "use": "b"}])
 def test_a_bundle_is_made_or_used(run: Callable[..., int], files: dict[str, str]) -> None:
     with pytest.raises(DerpfleetError, match="either made or used"):
         run(**files)

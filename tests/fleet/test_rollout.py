@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from engine.report import Report
 from engine.rollout.state import ActionKind, EventKind, HostState, RolloutAction, RolloutEvent
 from fleet import rollout as verb
 from fleet.rollout.options import RolloutOptions, carry_out, chosen
-from fleet.shared.errors import Interrupted
+from fleet.shared.errors import Interrupted, NoSuchHost
 from fleet.shared.fleet import Fleet
 from fleet.shared.last_rollout import LedgerUnreadable, replayed
 from inventory.errors import DerpfleetError
@@ -220,8 +221,44 @@ def test_the_rollout_of_another_site_is_not_resumed(desk_of: Any) -> None:
     desk = desk_of(fleet_of(4))
     assert desk.begin(pauses=True) == 6
     desk.lines[0]["hosts"] = ["elsewhere"]
-    with pytest.raises((DerpfleetError, LedgerUnreadable)):
-        desk.resume()
+    for kind in (EventKind.RESUMED, EventKind.ABORTED):
+        with pytest.raises((DerpfleetError, LedgerUnreadable)):
+            desk.resume(kind)
+
+
+def test_a_site_file_that_has_lost_a_host_says_how_to_go_on(desk_of: Any) -> None:
+    desk = desk_of(fleet_of(4))
+    assert desk.begin(pauses=True) == 6
+    left = {name: host for name, host in desk.site.hosts.items() if name != "h2"}
+    desk.site = desk.site.model_copy(update={"hosts": left})
+    for kind in (EventKind.RESUMED, EventKind.ABORTED):
+        with pytest.raises(NoSuchHost, match="cannot go on here: no host named h2") as refused:
+            desk.resume(kind)
+        assert refused.value.next.startswith("put it back into the site file")
+    desk.hosts = list(left.values())
+    assert desk.begin() == 0
+    assert "supersedes rollout" in desk.shown.getvalue()
+
+
+@pytest.mark.parametrize("head", [{"hosts": []}, {"hosts": None}, {"policy": {"waves": []}}, {"since": "x"}])
+def test_a_ledger_with_a_broken_head_is_refused(desk_of: Any, head: dict[str, Any]) -> None:
+    desk = desk_of(fleet_of(4))
+    assert desk.begin(pauses=True) == 6
+    with pytest.raises(LedgerUnreadable, match="cannot be read"):
+        replayed([desk.lines[0] | head, *desk.lines[1:]])
+
+
+@pytest.mark.parametrize("canary", [["h1", "h9"], ["h2"]])
+def test_a_canary_that_is_no_host_of_the_rollout_is_refused(
+    desk_of: Any, monkeypatch: pytest.MonkeyPatch, canary: list[str]
+) -> None:
+    """Another host would be the first one."""
+    desk = desk_of(fleet_of(3))
+    monkeypatch.setattr(Fleet, "equipped", lambda fleet, *_, **__: [*fleet.site.hosts.values()][:2])
+    with pytest.raises(DerpfleetError) as refused:
+        carry_out(desk.fleet(), ["h0", "h1"], options(keys={"canary": canary}))
+    assert canary[-1] in str(refused.value)
+    assert desk.lines == []
 
 
 @pytest.mark.parametrize("line", [{}, {"kind": "odd"}, {"kind": "confirmed", "host": "nobody"}, [], None])
@@ -291,12 +328,15 @@ def test_an_option_wins_over_the_site_file() -> None:
     ("key", "value", "option"),
     [
         ("waves", "1,lots", "--waves"), ("budget", "-1", "--budget"), ("soak_s", "x", "--soak"),
-        ("at_once", "0", "--at-once"), ("on_failure", "panic", "--on-failure"),
+        ("at_once", "0", "--at-once"), ("on_failure", "panic", "--on-failure"), ("soak_s", "1e9", "--soak"),
+        ("waves", ",", "--waves"), ("budget", "1.5", "--budget"),
     ],
 )  # fmt: skip
 def test_an_option_that_does_not_fit_is_named(key: str, value: str, option: str) -> None:
-    with pytest.raises(DerpfleetError, match=f"^{option} does not take"):
+    with pytest.raises(DerpfleetError, match=f"^{option} does not take") as refused:
         chosen(RolloutPolicy(), {key: value})
+    assert not re.search("(String|Input|Value) (should|is)", refused.value.why)  # not pydantic's words
+    assert refused.value.why
 
 
 @pytest.mark.parametrize(
