@@ -7,6 +7,7 @@ from fleet.shared import interrupt
 
 interrupt.leave_at_once()
 # ruff: noqa: E402  (Ctrl-C comes first)
+import os
 from functools import partial
 from pathlib import Path
 
@@ -148,7 +149,8 @@ def renew(_: Context, host=None, site="", force=False, json=False):
 
 
 @task(
-    help={"path": f"where to write it (default: {DEFAULT_SITE})", "site": f"with --timer: {FILE}"}
+    help={"path": f"where to write it (default: --site, then $DERPFLEET_SITE, then {DEFAULT_SITE})"}
+    | {"site": f"with --timer: {FILE}"}
     | {"from": "make its hosts of the map in this file: a Tailscale policy, a derpmap, headscale's derp.yaml"}
     | {"timer": "write a systemd timer of your user that runs `invoke status --notify` every 5 minutes"}
     | {"textfile": "with --timer: also write metrics to this file"}
@@ -169,7 +171,8 @@ def init(_: Context, path="", from_="", timer=False, site="", textfile=""):
     from fleet.init import init as verb
     from fleet.init.timer import write_timer
 
-    paths = [Path(one) if one else None for one in (path, from_)]
+    place = path or site or os.environ.get("DERPFLEET_SITE", "")
+    paths = [Path(one) if one else None for one in (place, from_)]
     with_report(
         lambda report: write_timer(report, site, textfile) if timer else verb(report, *paths)
     )

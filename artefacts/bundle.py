@@ -13,6 +13,7 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,6 +46,19 @@ class Bundle:
     files: tuple[str, ...]
 
 
+def require_place(out: Path) -> None:
+    """Raise BundleError if `out` can be no file, before anything is fetched for it."""
+    folder = out.parent.is_dir()
+    if out.is_dir() or not folder:
+        why = "it is a folder" if folder else f"there is no folder {out.parent}"
+        raise _unwritten(out, why)
+
+
+def _unwritten(out: Path, why: str) -> BundleError:
+    step = "choose another place with --out"
+    return BundleError("the bundle cannot be written", where=str(out), why=why, next=step)
+
+
 def write_bundle(out: Path, *, cache: Path, files: set[Path], hosts: Mapping[str, str]) -> Bundle:
     """Write these files of the cache to `out`. Raises BundleError."""
     by_name = {str(path.relative_to(cache)): path for path in sorted(files)}
@@ -60,9 +74,9 @@ def write_bundle(out: Path, *, cache: Path, files: set[Path], hosts: Mapping[str
                     tar.addfile(_member(name, path.stat().st_size), file)
         temp.rename(out)
     except OSError as error:
-        temp.unlink(missing_ok=True)
-        why, step = error.strerror or str(error), "choose another place with --out"
-        raise BundleError("the bundle cannot be written", where=str(out), why=why, next=step) from error
+        with suppress(OSError):  # it may be no folder, or read-only
+            temp.unlink()
+        raise _unwritten(out, error.strerror or str(error)) from error
     return Bundle(sha256=sha256(out), hosts=hosts, files=tuple(by_name))
 
 

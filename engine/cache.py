@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -95,9 +96,11 @@ def used(path: Path) -> Path:
 def write(path: Path, content: bytes) -> None:
     """Write the whole content or nothing, also when two programs write it or the power fails.
 
-    A file that is there keeps its mode, and a link is followed.
+    A file that is there keeps its mode, and a link is followed. Raises OSError.
     """
     path = path.resolve()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temp = path.with_name(f"{path.name}.{os.getpid()}.part")
     with temp.open("wb") as file:
         if path.exists():

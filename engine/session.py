@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import getpass
 import json
 import socket
@@ -14,19 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine import contents
+from engine import contents, messages
 from engine.crash import WHY_MAX, AgentCrashed
 from engine.events import STATUSES, Event, understood
 from engine.facts import Ask, Facts
-from engine.generations import History, Outline, Stored
+from engine.generations import History, Stored
 from engine.login import Login, Unreachable
 from engine.plan import Mode, Plan, revealed
 from engine.transport import LINE_MAX, LOST_STEP, AgentChannel, run_once
 from inventory.errors import DerpfleetError
 
 OnEvent = Callable[[Event], None]
-FACTS_MAX = 4 << 20  # unpacked: `nginx -T` of a thousand sites, and the files beside it
-_GROUPS_MAX = 300_000  # lists and mappings: each takes up to 240 bytes of memory
 _NONSENSE = (
     *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
     zlib.error,
@@ -87,12 +84,13 @@ class Session:
         try:
             before_asking()
             first = {"hello": 1, "run": run_id, "who": self.who, "lock": lock, "fence": fence}
-            self._send(first | _asked(ask))
+            self._send(first | messages.asked(ask))
             if ask.history:
                 self._send(_HISTORY)
             hello = self._expect("hello")
             with self._sense():
-                self.facts, self.newest = _introduced(_unpacked(hello["z"]))
+                facts, self.newest = messages.introduced(messages.unpacked(hello["z"]))
+                self.facts = messages.answered(facts, ask)
             self.came_along = self._unread = self._history() if ask.history else None
         except BaseException:
             self.close()
@@ -106,10 +104,10 @@ class Session:
 
     def ask(self, ask: Ask) -> Facts:
         """Ask more questions, and return the facts with the answers. It costs one more turn."""
-        self._send({"ask": 1} | _asked(ask))
+        self._send({"ask": 1} | messages.asked(ask))
         more = self._expect("facts")
         with self._sense():
-            self.facts = self.facts.extended(_unpacked(more["z"]))
+            self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
         return self.facts
 
     def history(self) -> History:
@@ -122,7 +120,7 @@ class Session:
     def _history(self) -> History:
         said = self._expect("history")
         with self._sense():
-            return History.parse(_unpacked(said["z"]))
+            return History.parse(messages.unpacked(said["z"]))
 
     def lease(self) -> tuple[int, Any]:
         """Take the lease of the site's rollouts, as long as this session is open.
@@ -132,7 +130,7 @@ class Session:
         self._send({"lease": 1})
         said = self._expect("leased")
         with self._sense():
-            return said["number"], _unpacked(said["z"])
+            return said["number"], messages.unpacked(said["z"])
 
     def note(self, *lines: Mapping[str, Any], begins: bool = False) -> None:
         """Write lines to the ledger of the rollouts, in one turn. `begins`: they begin a new one.
@@ -257,13 +255,14 @@ class Session:
         self._channel.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        self._channel.send(_line(message))
+        self._channel.send(messages.line(message))
 
     def _send_blob(self, digest: str, content: bytes | Path, start: int) -> None:
         """Send the content after its first `start` bytes, which the host has."""
         if isinstance(content, bytes):
             packed = zlib.compress(content[start:])
-            self._channel.send(_line({"blob": digest, "size": len(packed), "from": start, "z": 1}) + packed)
+            head = {"blob": digest, "size": len(packed), "from": start, "z": 1}
+            self._channel.send(messages.line(head) + packed)
             return
         size, sent = content.stat().st_size, start
         self._send({"blob": digest, "size": size - start, "from": start})
@@ -372,29 +371,3 @@ class Session:
         if len(line) >= LINE_MAX:
             what, why = "the agent's answer makes no sense", f"a line of more than {LINE_MAX} bytes"
         return AgentCrashed(what, host=self._login.name, where="files/agent/", why=why)
-
-
-def _introduced(raw: Any) -> tuple[Facts, Outline]:
-    """Return the facts and the outline of the newest generation. Raises ValueError."""
-    outline = Outline.parse(raw.pop("confirmed"))
-    return Facts.parse(raw), outline
-
-
-def _line(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
-
-
-def _asked(ask: Ask) -> dict[str, Any]:
-    commands = {name: list(argv) for name, argv in ask.commands.items()}
-    return {"files": list(ask.files), "tools": list(ask.tools), "commands": commands}
-
-
-def _unpacked(packed: str) -> Any:
-    """Return the unpacked facts. Raises ValueError, RecursionError, zlib.error."""
-    inflate = zlib.decompressobj()
-    text = inflate.decompress(base64.b64decode(packed), FACTS_MAX)
-    if not inflate.eof:
-        raise ValueError(f"the facts are longer than {FACTS_MAX} bytes, or incomplete")
-    if text.count(b"{") + text.count(b"[") > _GROUPS_MAX:
-        raise ValueError(f"the facts have more than {_GROUPS_MAX} brackets")
-    return json.loads(text)

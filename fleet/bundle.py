@@ -9,7 +9,7 @@ from pathlib import Path
 
 import roles
 from artefacts import packages
-from artefacts.bundle import Bundle, use_bundle, write_bundle
+from artefacts.bundle import Bundle, require_place, use_bundle, write_bundle
 from artefacts.packaged import Packaged
 from artefacts.supplies import supplies
 from engine.crash import made_of_facts
@@ -54,6 +54,7 @@ def _make(fleet: Fleet, hosts: Sequence[Host], out: Path) -> int:
 
     Nothing is written when a host cannot be asked.
     """
+    require_place(out)
     gathered: dict[str, _Needs] = {}
     failed: list[tuple[str, int]] = []
 

@@ -34,19 +34,21 @@ AFTER = {
         for name in TABLES for prefix in ("ip", "ip6")
     ),
     "polkitd": ("systemd-sysusers >/dev/null 2>&1 || :",),
+    "supervisor": ("systemd-tmpfiles --create supervisor.conf",),
     "firewalld": (f"ln -sf {POLICY}.server.policy.choice {POLICY}.policy",),  # else each call hangs
 }
 # What an Enterprise Linux does not have of Debian's.
 NOT_THERE = (
     "usr/share/doc", "usr/share/lintian", "etc/init.d", "etc/default", "usr/share/nginx/modules",
     "etc/nginx/sites-available", "etc/nginx/sites-enabled", "etc/nginx/modules-available",
-    "etc/nginx/modules-enabled",
+    "etc/nginx/modules-enabled", "etc/supervisor", "usr/lib/systemd/system/supervisor.service",
 )  # fmt: skip
 FOLDERS = {
     "nginx-filesystem": (
         "etc/nginx/conf.d", "etc/nginx/default.d", "usr/share/nginx/modules", "var/lib/nginx/tmp",
         "var/log/nginx",
     ),
+    "supervisor": ("etc/supervisord.d", "var/log/supervisor"),
 }  # fmt: skip
 BASE = (
     "bash", "coreutils", "systemd", "python3", "openssl", "ca-certificates", "iproute", "sudo", "glibc",
@@ -216,8 +218,8 @@ def main(overlays: str, *packages: str) -> None:
     for deb in debs:
         convert(deb, there, Path(overlays))
     from_files("python3.11", "3.11", {"usr/bin/python3.11": Path("/usr/bin/python3.11")})
-    for name in ("docker-ce-cli",):
-        from_files(name, "1", {}, "Requires: docker-ce")
+    from_files("docker-ce-cli", "1", {}, "Requires: docker-ce")
+    from_files("epel-release", "9", {})  # what EPEL offers is in the same repository
     run("createrepo_c", "--quiet", str(REPOSITORY))
     record_base()
     for program in [*Path("/usr/bin").iterdir(), *Path("/usr/sbin").iterdir()]:

@@ -35,8 +35,7 @@ class HungUp(Exception):
 class ProbeClient:
     """One of our DERP clients on a stream.
 
-    `head`: the first bytes received, with the HTTP answer in them. `crowded`: packets of another
-    proof came to it.
+    `head`: the first bytes received, with the HTTP answer in them.
 
     Not `relay.client.Connection`: a proof has to say how far a broken greeting came, within bounds.
     """
@@ -45,7 +44,6 @@ class ProbeClient:
         self.stream = stream
         self.client = client
         self.head = b""
-        self.crowded = False
         self.mark = os.urandom(12)  # of the packets that this client sends
         self._events: deque[Event] = deque()
         self._numbers = count()

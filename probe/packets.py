@@ -13,6 +13,7 @@ import random
 import statistics
 import struct
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +24,10 @@ from probe.target import Part, Target
 from relay.client import Alive, Event, Gone, Received
 from relay.core.wire import ProtocolError
 
-ROUNDS = ((32, 5), (1_280, 5), (65_536, 1))
-"""(bytes, packets each way): WireGuard's least, an ordinary WireGuard packet, the most that a relay
-has to accept."""
-_LEAST = ROUNDS[0][0]
+SIZES = (*[32] * 5, *[1_280] * 5, 65_536)
+"""Of the packets each way, in bytes: WireGuard's least, an ordinary WireGuard packet, the most that
+a relay has to accept. They do not wait for each other, as each time would be a turn."""
+_LEAST = SIZES[0]
 _PACE_S = 0.01
 _QUIET_S = 0.3
 """After so long without a packet the missing ones are sent again."""
@@ -45,14 +46,15 @@ async def check_packets(
 
     The times are one-way, from one of our clients to the other.
     """
-    figures: dict[str, Any] = {}
-    for size, count in ROUNDS:
-        times = await _exchange(target, pair, size, count, patience.packets_s)
-        figures[str(size)] = {
+    found = await _exchange(target, pair, SIZES, patience.packets_s)
+    figures: dict[str, Any] = {
+        str(size): {
             "packets": len(times),
             "min_ms": round(min(times), 2),
             "median_ms": round(statistics.median(times), 2),
         }
+        for size, times in found.items()
+    }
     lines = [
         f"{_size(int(size))} {milliseconds(each['min_ms'])}/{milliseconds(each['median_ms'])}"
         for size, each in figures.items()
@@ -74,7 +76,7 @@ async def check_idle(
             cause="the relay sends none, or a proxy holds it back: clients give up after 120 s of silence",
             next=target.read_log,
         )
-    await _exchange(target, pair, _LEAST, 1, patience.packets_s)
+    await _exchange(target, pair, (_LEAST,), patience.packets_s)
     alive = f", keep-alive after {min(min(each) for each in heard):.0f} s" if all(heard) else ""
     return Found(
         None,
@@ -98,54 +100,56 @@ def read_packet(packet: bytes) -> tuple[bytes, int] | None:
 
 
 class Way:
-    """The packets of one size on their way from one of our clients to the other.
+    """Packets on their way from one of our clients to the other.
 
-    `damaged`: a packet came that no proof has sent so.
+    `sizes`: of the packets, in bytes, the least first. `times`: ms of those that arrived, by size.
+    `foreign`: packets of other proofs came. `damaged`: a packet came that no proof has sent so.
     """
 
     def __init__(
-        self, target: Target, source: ProbeClient, destination: ProbeClient, size: int, count: int
+        self, target: Target, source: ProbeClient, destination: ProbeClient, sizes: Sequence[int]
     ) -> None:
         self._target, self._source, self._destination = target, source, destination
-        self._size, self.count = size, count
-        self._sent: dict[int, float] = {}
-        self._last = -1
-        self.times: list[float] = []
-        self.damaged = False
+        self._sizes = sizes
+        self._sent: dict[int, tuple[int, float]] = {}
+        self._last, self._arrived = -1, 0
+        self.times: dict[int, list[float]] = {size: [] for size in sizes}
+        self.foreign = self.damaged = False
 
     @property
-    def missing(self) -> int:
-        """Return how many packets have still to arrive."""
-        return self.count - len(self.times)
+    def missing(self) -> list[int]:
+        """Return the sizes of the packets that have still to arrive, the least first."""
+        there = Counter({size: len(times) for size, times in self.times.items()})
+        return list((Counter(self._sizes) - there).elements())
 
     @property
     def lost(self) -> bool:
         """Whether a packet did not arrive that was sent before one that did."""
-        return sum(number <= self._last for number in self._sent) > len(self.times)
+        return sum(number <= self._last for number in self._sent) > self._arrived
 
     async def send(self) -> None:
         """Send the packets, and again those that are missing, until none is. Raises HungUp."""
-        for _ in range(self.count):
-            await self._send_one()
+        for size in self._sizes:
+            await self._send_one(size)
             await asyncio.sleep(_PACE_S)
         while self.missing:
-            before = len(self.times)
+            before = self._arrived
             # Not in step with other proofs, or they would take each other's packets again.
             await asyncio.sleep(_QUIET_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-            for _ in range(self.missing if len(self.times) == before else 0):
+            for size in self.missing if self._arrived == before else ():
                 self._destination.client.ping(bytes(8))  # it spoke last then
                 await self._destination.flush()
-                await self._send_one()
+                await self._send_one(size)
 
-    async def _send_one(self) -> None:
+    async def _send_one(self, size: int) -> None:
         number = self._source.take_number()
-        self._source.client.send(self._destination.key, make_packet(self._source.mark, number, self._size))
-        self.note_sent(number, time.perf_counter())
+        self._source.client.send(self._destination.key, make_packet(self._source.mark, number, size))
+        self.note_sent(number, size, time.perf_counter())
         await self._source.flush()
 
-    def note_sent(self, number: int, now: float) -> None:
-        """Note that a packet leaves now; `now` in seconds."""
-        self._sent[number] = now
+    def note_sent(self, number: int, size: int, now: float) -> None:
+        """Note that a packet of that size leaves now; `now` in seconds."""
+        self._sent[number] = size, now
 
     async def receive(self) -> None:
         """Wait until all packets are there.
@@ -166,60 +170,70 @@ class Way:
             return
         read = read_packet(event.packet)
         if event.packet[: len(self._source.mark)] != self._source.mark:
-            if read is None:
-                self.damaged = True
-            else:
-                self._destination.crowded = True
+            self.foreign |= read is not None
+            self.damaged |= read is None
+            if read is not None:
                 self._destination.stream.leave_out(len(event.packet))
             return
         number = read[1] if read else -1
         if 0 <= number < min(self._sent, default=0):
-            return  # of an earlier size, sent again and late
-        if number not in self._sent or number <= self._last or event.source != self._source.key:
-            raise _changed(self._target, self._size)
+            return  # of an earlier exchange, sent again and late
+        size, sent = self._sent.get(number, (0, 0.0))
+        if size != len(event.packet) or number <= self._last or event.source != self._source.key:
+            raise _changed(self._target, len(event.packet))
         self._last = number
-        self.times.append((now - self._sent[number]) * 1000)
+        self._arrived += 1
+        if size in self.missing:
+            self.times[size].append((now - sent) * 1000)
 
 
 async def _exchange(
-    target: Target, pair: tuple[ProbeClient, ProbeClient], size: int, count: int, patience_s: float
-) -> list[float]:
-    """Exchange packets both ways; return milliseconds from sending to receiving of each.
+    target: Target, pair: tuple[ProbeClient, ProbeClient], sizes: Sequence[int], patience_s: float
+) -> dict[int, list[float]]:
+    """Exchange packets both ways; return milliseconds from sending to receiving of each, by size.
 
-    Lost packets are forgiven where packets of other proofs, now or before, show who was given them.
+    Lost packets are forgiven where packets of other proofs show who was given them.
     Raises Broken.
     """
     left, right = pair
     ways: tuple[Way, ...] = ()
+    crowded = damaged = False
     attempts = 0
-
-    def crowded() -> bool:
-        return left.crowded or right.crowded
-
     try:
         async with asyncio.timeout(patience_s):
             while True:
                 attempts += 1
-                ways = tuple(Way(target, *each, size, count) for each in ((left, right), (right, left)))
+                ways = tuple(Way(target, *each, sizes) for each in ((left, right), (right, left)))
                 left_out: Left | None = None
                 try:
                     await _carry(ways)
                 except Left as error:
                     left_out = error
-                if left_out is None and (crowded() or not any(way.lost for way in ways)):
-                    return [each for way in ways for each in way.times]
-                if attempts == _ATTEMPTS and not crowded():
-                    raise left_out or _Lossy()
+                crowded |= any(way.foreign for way in ways)
+                if left_out is None and (crowded or not any(way.lost for way in ways)):
+                    there, back = (way.times for way in ways)
+                    return {size: there[size] + back[size] for size in there}
+                if attempts == _ATTEMPTS and not crowded:
+                    raise left_out or _Lossy(attempts)
                 await asyncio.sleep(_QUIET_S * random.uniform(0.1, 1))  # noqa: S311 - no secret
     except TimeoutError:
+        crowded |= any(way.foreign for way in ways)
         damaged = any(way.damaged for way in ways)
-        arrived = sum(len(way.times) for way in ways)
-        seen = f"{arrived} of {2 * count} packets of {_size(size)} arrived in {patience_s:g} s"
-        if crowded():
+        size = _least_missing(ways)
+        arrived = sum(len(way.times[size]) for way in ways)
+        seen = f"{arrived} of {2 * sizes.count(size)} packets of {_size(size)} arrived in {patience_s:g} s"
+        if crowded:
             raise _crowded_out(target, seen) from None
+        if not any(way.missing for way in ways):  # the time ended between two attempts
+            raise _cut_off(target, _Lossy(attempts), size) from None
         raise (_changed(target, size) if damaged else _stuck(target, seen, size)) from None
     except (Left, _Lossy, HungUp, ProtocolError, Flooded) as error:
-        raise _cut_off(target, error, size) from None
+        raise _cut_off(target, error, _least_missing(ways)) from None
+
+
+def _least_missing(ways: Sequence[Way]) -> int:
+    """Return the least size of which a packet has still to arrive; the largest when none has."""
+    return min((size for way in ways for size in way.missing), default=SIZES[-1])
 
 
 async def _carry(ways: Sequence[Way]) -> None:
@@ -275,7 +289,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     """Return the reason why packets of that size were lost, or a client with them."""
     if isinstance(error, _Lossy):
         return Broken(
-            f"packets of {_size(size)} were lost in each of {_ATTEMPTS} attempts",
+            f"packets were lost in each attempt, {error} in all",
             cause="the relay admits clients and drops some of their packets",
             next=target.read_log,
         )

@@ -93,8 +93,8 @@ class _Climb:
         """Climb the whole ladder.
 
         In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS. Then DERP, beside /derp/probe:
-        1 TCP, 1 TLS, 1 upgrade, 1 handshake, 2 for the small packets and about 4 for those of 64
-        KiB (TCP's slow start, up and down).
+        1 TCP, 1 TLS, 1 upgrade, 1 handshake, and about 4 for the packets: those of 64 KiB need
+        TCP's slow start, up and down.
         """
         target, began, at = self._target, time.perf_counter(), datetime.now(UTC)
         measuring = asyncio.create_task(self._lateness.measure())

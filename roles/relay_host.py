@@ -160,9 +160,13 @@ def warnings(host: Host, site: Site, facts: Facts) -> list[str]:
     """
     if distributions.known(facts) is None:
         return []
-    unguarded = firewall.warnings(host, wire(host), facts, neighbours(facts))
-    of_relay, of_front = relay.warnings(host, site, facts), front.chosen(host).warnings(host, facts)
-    return [*base.warnings(host, facts), *unguarded, *of_relay, *of_front]
+    return [
+        *distributions.warnings(host.name, facts),
+        *base.warnings(host, facts),
+        *firewall.warnings(host, wire(host), facts, neighbours(facts)),
+        *relay.warnings(host, site, facts),
+        *front.chosen(host).warnings(host, facts),
+    ]
 
 
 def absence_refusals(host: Host, facts: Facts) -> list[str]:

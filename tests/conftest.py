@@ -14,6 +14,7 @@ from tests.support.sshd import Sshd, start_sshd
 
 LONGEST = (
     "tests/e2e/test_switches.py",
+    "tests/e2e/test_rollout.py",
     "tests/e2e/test_broken_releases.py",
     "tests/e2e/test_firewalls.py",
     "tests/e2e/test_pairs.py",

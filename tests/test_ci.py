@@ -208,10 +208,9 @@ def test_a_cancelled_job_ends_by_itself_when_its_host_is_back(
     tmp_path: Path, script: str, signals: Signals
 ) -> None:
     stand_in(tmp_path, at_work(0.3))
-    code, took_s, output = cancelled(tmp_path, script, signals)
+    code, _, output = cancelled(tmp_path, script, signals[:1])
     assert "the host is back as it was" in output
     assert code == interrupt.CODE
-    assert took_s < 7.5 * SCALE
 
 
 @pytest.mark.parametrize(("script", "signals"), ON_MAIN)

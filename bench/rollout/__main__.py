@@ -4,7 +4,7 @@ It raises a lab with one relay host and deploys it. `prepare` runs two hundred s
 a lock and a state folder of its own: two hundred hosts to which a rollout has nothing to do. They
 share the machine's processor with the controller, so the wall time is an upper bound; the
 controller's processor time and memory are its own. `cut-over` rolls out releases to the host, and
-lets ansible and mitogen find nothing to do there. Prints tables for bench/README.md.
+`peers` lets ansible and mitogen find nothing to do there. Prints figures for bench/README.md.
 """
 
 from __future__ import annotations
@@ -130,18 +130,22 @@ def machine_cpu_s() -> float:
 
 
 def cut_over(stage: Any, target: Target, work: Path, given: argparse.Namespace) -> None:
-    """Roll out releases to one host; then the peers find nothing to do there."""
-    print("\n| one host after another, each | s |\n| --- | --- |")
+    """Roll out releases to one host."""
     found = cut_overs(stage, target, rtt_s=given.rtt, folder=work, runs=given.runs)
     beyond = sorted(each.whole_s - each.restart_s for each in found)
     restart = max(each.restart_s for each in found)
     words = f"{beyond[-1]:.2f} (best {beyond[0]:.2f}), and up to {restart:.2f} for the restart"
-    print(f"| derpfleet: a cut-over with its proof, beyond the restart | {words} |", flush=True)
+    print(f"\nderpfleet, a cut-over with its proof, beyond the restart: {words} s", flush=True)
+
+
+def peers(stage: Any, target: Target, _: Path, given: argparse.Namespace) -> None:
+    """Let the peers find nothing to do on the host."""
+    print()
     for tool, seconds in peers_s(stage, target, rtt_s=given.rtt, noops=2).items():
-        print(f"| {tool}: nothing to do | {seconds:.2f} |", flush=True)
+        print(f"{tool}, nothing to do: {seconds:.2f} s", flush=True)
 
 
-PARTS = {"prepare": prepare, "cut-over": cut_over}
+PARTS = {"prepare": prepare, "cut-over": cut_over, "peers": peers}
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from artefacts.programs import PYTHON_FLOOR
 from artefacts.shipment import Shipment
 from engine.facts import Ask, Facts
-from engine.resource import Absent, Directory, Package, Resource, Symlink, Tree
+from engine.resource import Absent, Directory, Resource, Symlink, Tree
 from inventory.choices import ships_certbot
 from inventory.model import Host
 from roles import distributions, paths
@@ -36,7 +36,7 @@ ASK_ABSENT = Ask(files=(f"{_RENEWAL}/*.conf",))
 
 def ask(host: Host) -> Ask:
     """Return the questions about the releases that are there."""
-    return Ask(files=(f"{paths.CERTBOT}/*",))
+    return Ask(files=(f"{paths.CERTBOT}/*",), tools=("certbot",))
 
 
 def files(host: Host) -> tuple[str, str]:
@@ -59,10 +59,8 @@ def resources(host: Host, facts: Facts, ship: Shipment) -> list[Resource]:
 
 
 def _packages(facts: Facts) -> list[Resource]:
-    """Return the distribution's certbot, each package after the one that it may come from."""
-    names = distributions.of(facts).certbot
-    before = [(), *((f"package:{name}",) for name in names)]
-    found = [Package(package=name, needs=needs) for name, needs in zip(names, before, strict=False)]
+    """Return the distribution's certbot in place of ours."""
+    found = distributions.in_order(distributions.of(facts).certbot)
     return [*found, replace(OURS_UNUSED, needs=tuple(package.id for package in found))]
 
 
@@ -133,9 +131,9 @@ def refusals(host: Host, facts: Facts) -> list[str]:
             f"needs {'.'.join(map(str, PYTHON_FLOOR))}: set hosts.{host.name}.certificate.certbot to "
             "distribution."
         ]
-    if not ships_certbot(host) and not distributions.of(facts).certbot:
-        return [
-            f"{distributions.of(facts).name} has no package of certbot: set "
-            f"hosts.{host.name}.certificate.certbot to shipped."
-        ]
-    return []
+    if ships_certbot(host):
+        return []
+    names, other = distributions.of(facts).certbot, f"set hosts.{host.name}.certificate.certbot to shipped"
+    if not names:
+        return [f"{distributions.of(facts).name} has no package of certbot: {other}."]
+    return [] if "certbot" in facts.tools else distributions.unmirrored(host, names, other)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from artefacts.programs import PYTHON_FLOOR
 from engine.facts import Facts
 from engine.resource import Command, Package
+from inventory.model import Host
 from roles.distributions import debian, redhat
 from roles.distributions.contract import Distribution, Mirror
 
 _DEBIAN = Distribution(
     family=debian.FAMILY,
     name="Debian",
+    oldest=(12,),
     covers_derived=True,
     docker_system="debian",
     docker=("docker.io", "apparmor"),
     docker_client="docker-cli",
     certbot=("certbot",),
+    supervisor=("supervisor",),
 )
 _DEBIANS_MIRROR = Mirror(
     template="mirror-debian.list.j2", keys={"": "/usr/share/keyrings/debian-archive-keyring.gpg"}
@@ -42,12 +45,20 @@ _ROCKYS_MIRROR, _ALMAS_MIRROR = (
         {"8": "AlmaLinux", "9": "AlmaLinux-9", "10": "AlmaLinux-10"},
     )
 )
+_EPEL = "epel-release"  # adds EPEL, a repository of its own
 # Rebuilds of RHEL, which offer EPEL among their own packages.
-_REBUILD = replace(_RHEL, docker_system="centos", certbot=("epel-release", "certbot"))
+_REBUILD = replace(
+    _RHEL,
+    docker_system="centos",
+    certbot=(_EPEL, "certbot"),
+    supervisor=(_EPEL, "supervisor"),
+)
 
 DISTRIBUTIONS: Mapping[str, Distribution] = {
     "debian": replace(_DEBIAN, docker_client_since=13, mirror=_DEBIANS_MIRROR),
-    "ubuntu": replace(_DEBIAN, name="Ubuntu", docker_system="ubuntu", mirror=_UBUNTUS_MIRROR),
+    "ubuntu": replace(
+        _DEBIAN, name="Ubuntu", oldest=(22, 4), docker_system="ubuntu", mirror=_UBUNTUS_MIRROR
+    ),
     "rhel": _RHEL,
     "rocky": replace(_REBUILD, name="Rocky Linux", mirror=_ROCKYS_MIRROR),
     "almalinux": replace(_REBUILD, name="AlmaLinux", mirror=_ALMAS_MIRROR),
@@ -59,6 +70,7 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
         docker_system="fedora",
         docker=("moby-engine",),
         certbot=("certbot",),
+        supervisor=("supervisor",),
     ),
     "amzn": Distribution(
         family=redhat.FAMILY, name="Amazon Linux", releases=("2023",), docker=("docker",)
@@ -107,6 +119,29 @@ def python_packages(facts: Facts) -> list[Package]:
     return [Package(package=name)] if name and facts.python_executable == f"/usr/bin/{name}" else []
 
 
+def in_order(names: Sequence[str], *, creates: str | None = None) -> list[Package]:
+    """Return packages, each after the one that brings its source. `creates`: as a Package's."""
+    before = [(), *((f"package:{name}",) for name in names)]
+    return [
+        Package(package=name, creates=creates, needs=needs)
+        for name, needs in zip(names, before, strict=False)
+    ]
+
+
+def unmirrored(host: Host, names: Sequence[str], other: str) -> list[str]:
+    """Return a sentence when the packages are EPEL's, and the host's are to come from a mirror.
+
+    `other`: a way to do without them.
+    """
+    if _EPEL not in names or not host.packages.mirror:
+        return []
+    by_hand = " and ".join(f"`dnf install {name}`" for name in names)
+    return [
+        f"{names[-1]} is EPEL's, which hosts.{host.name}.packages.mirror does not have: run {by_hand} on "
+        f"{host.name}, and deploy again; or {other}."
+    ]
+
+
 def streams(facts: Facts) -> list[str]:
     """Return the module streams that packages come from, in place of the release's default ones."""
     stream = of(facts).family.streams.get(release(facts))
@@ -144,4 +179,18 @@ def refusals(host_name: str, facts: Facts) -> list[str]:
     return [
         f"{host_name} runs {system}, and {why}: let the provider install "
         f"{found.name} {found.releases[-1]} or Debian on the host, or put the relay on another one."
+    ]
+
+
+def warnings(host_name: str, facts: Facts) -> list[str]:
+    """Return a sentence when the host's release is older than those that its distribution's row is
+    made for. Others that derive from it count in their own way."""
+    found = DISTRIBUTIONS.get(facts.os_id)
+    version = tuple(int(part) for part in facts.os_version.split(".") if part.isdecimal())
+    if found is None or not version or version >= found.oldest:
+        return []
+    return [
+        f"{host_name} runs {facts.os_id} {facts.os_version}, and nothing of derpfleet is tested on a release "
+        f"of {found.name} before {'.'.join(f'{part:02}' for part in found.oldest)}: let the provider install "
+        "a newer one."
     ]

@@ -16,6 +16,19 @@ class Daemon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Supervisor:
+    """supervisord as its package has it.
+
+    `program_file`: the path of a program's file, with `{}` for the program's name, as `config`
+    includes it.
+    """
+
+    unit: str
+    config: str
+    program_file: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nginx:
     """nginx as its package has it.
 
@@ -68,7 +81,6 @@ class Family:
     "": there is none.
     `streams`: by release, the module stream of nginx to enable first, since the default is too old.
     `too_old`: by release, why it will not do.
-    `supervisor`: supervisord; None: there is no package of it.
     `trust`: the host's trust store, and where a container has it.
     """
 
@@ -81,7 +93,7 @@ class Family:
     docker: Repository
     trust: Mapping[str, str]
     carriage: Carriage
-    supervisor: Daemon | None = None
+    supervisor: Supervisor
     streams: Mapping[str, str] = field(default_factory=dict)
     too_old: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,22 +113,25 @@ class Mirror:
 class Distribution:
     """One distribution.
 
-    `releases`: the major releases that will do; (): all. `covers_derived`: whether others that
-    call themselves like it are treated as it is. `docker_system`: its folder in Docker's
-    repository; "": it has none. `docker`: the packages of its own Docker; (): it has none.
-    `docker_client`: the package of Docker's client, where those do not bring it; there is one since
-    the release `docker_client_since` of this distribution itself, or 0: only the host knows.
-    `certbot`: the packages to install in this order; (): it has none.
+    `releases`: the major releases that will do; (): all, and what is older than `oldest` is warned
+    of. `covers_derived`: whether others that call themselves like it are treated as it is.
+    `docker_system`: its folder in Docker's repository; "": it has none. `docker`: the packages of
+    its own Docker; (): it has none. `docker_client`: the package of Docker's client, where those do
+    not bring it; there is one since the release `docker_client_since` of this distribution itself,
+    or 0: only the host knows.
+    `certbot`, `supervisor`: the packages to install in this order; (): it has none.
     `mirror`: None: `packages.mirror` has no word for it.
     """
 
     family: Family
     name: str
     releases: tuple[str, ...] = ()
+    oldest: tuple[int, ...] = ()
     covers_derived: bool = False
     docker_system: str = ""
     docker: tuple[str, ...] = ()
     docker_client: str = ""
     docker_client_since: int = 0
     certbot: tuple[str, ...] = ()
+    supervisor: tuple[str, ...] = ()
     mirror: Mirror | None = None

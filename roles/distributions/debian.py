@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inventory.checkout import CHECKOUT
-from roles.distributions.contract import Carriage, Daemon, Family, Nginx, Repository
+from roles.distributions.contract import Carriage, Daemon, Family, Nginx, Repository, Supervisor
 
 FAMILY = Family(
     system="Debian",
@@ -37,6 +37,10 @@ FAMILY = Family(
         ),
         template="brought-debian.list.j2",
     ),
-    supervisor=Daemon(package="supervisor", unit="supervisor.service"),
+    supervisor=Supervisor(
+        unit="supervisor.service",
+        config="/etc/supervisor/supervisord.conf",
+        program_file="/etc/supervisor/conf.d/{}.conf",
+    ),
     trust={"/etc/ssl/certs": "/etc/ssl/certs"},
 )

@@ -4,7 +4,7 @@ Fedora, Amazon Linux."""
 from __future__ import annotations
 
 from inventory.checkout import CHECKOUT
-from roles.distributions.contract import Carriage, Daemon, Family, Nginx, Repository
+from roles.distributions.contract import Carriage, Daemon, Family, Nginx, Repository, Supervisor
 
 # There /etc/ssl/certs is a chain of links, which lead nowhere in a container.
 _BUNDLE = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
@@ -39,6 +39,11 @@ FAMILY = Family(
             *("--queryformat", "%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE} installed\\n"),
         ),
         template="brought-redhat.repo.j2",
+    ),
+    supervisor=Supervisor(
+        unit="supervisord.service",
+        config="/etc/supervisord.conf",
+        program_file="/etc/supervisord.d/{}.ini",
     ),
     trust={_BUNDLE: "/etc/ssl/certs/ca-certificates.crt"},
     too_old={

@@ -84,7 +84,7 @@ def ask(host: Host, site: Site) -> Ask:
     """
     kept = Ask() if runner_of(host).in_container else releases.ASK
     judge, program, runner = chosen_judge(host, site), chosen_program(host), chosen_runner(host)
-    known_by = Ask(files=tuple(other.KNOWN_BY for other in judges() if other.KNOWN_BY))
+    known_by = Ask(files=tuple(path for other in judges() for path in other.KNOWN_BY))
     return asked(ports.ASK, ASK_PORTS, kept, known_by, program.ASK, runner.ASK, judge.ask(host, site))
 
 
@@ -135,7 +135,7 @@ def resources(
 
 
 def _may_be_here(part: Runner | Judge, facts: Facts) -> bool:
-    return not part.KNOWN_BY or part.KNOWN_BY in facts.files
+    return not part.KNOWN_BY or any(path in facts.files for path in part.KNOWN_BY)
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

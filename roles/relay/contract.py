@@ -95,7 +95,7 @@ class Inquiry:
 class Judge(Protocol):
     """A judge of who may use a relay."""
 
-    KNOWN_BY: str  # the file without which it has nothing here; "": it may have, without any
+    KNOWN_BY: tuple[str, ...]  # it has nothing here without one of these files; (): it may have
 
     def admitting(self, host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:
         """Return how the program is told."""
@@ -159,8 +159,8 @@ class Runner(Protocol):
     """A keeper of the relay's process: it starts the program at boot and after a crash."""
 
     ASK: Ask
-    ASK_PORTS: Ask  # asked on every host: what `has` needs, and the file KNOWN_BY
-    KNOWN_BY: str  # the file without which it has no relay here; "": it may have one without any
+    ASK_PORTS: Ask  # asked on every host: what `has` needs, and the files KNOWN_BY
+    KNOWN_BY: tuple[str, ...]  # it has no relay here without one of these files; (): it may have
     RUNNING: str  # the id of the resource that is the running relay
     RELOAD: tuple[str, ...]  # the command after which a new certificate is served
     RESTART: tuple[str, ...]  # the command that ends the process and starts a new one

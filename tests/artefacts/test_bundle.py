@@ -149,5 +149,7 @@ def test_no_file_and_no_room_are_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read") as error:
         use_bundle(tmp_path / "none", cache=tmp_path)
     assert error.value.where == str(tmp_path / "none")
-    with pytest.raises(BundleError, match="cannot be written"):
-        write_bundle(tmp_path / "none" / "x", cache=tmp_path, files=set(), hosts={})
+    (tmp_path / "file").touch()
+    for place in ("none", "file"):
+        with pytest.raises(BundleError, match="cannot be written"):
+            write_bundle(tmp_path / place / "x", cache=tmp_path, files=set(), hosts={})

@@ -2,8 +2,7 @@
 
 The rows are a covering array: each pair of a distribution with a program and runner is in one of
 them, and each front is with ours and with derper where it can be. Debian 12 with all of them is in
-the other files of this folder; Enterprise Linux with Docker is in
-test_distributions.py, and supervisord is refused there (tests/roles/test_native.py).
+the other files of this folder; Enterprise Linux with Docker is in test_distributions.py.
 Each row is one edit and one deploy on a host that has the row before it, is proved, has nothing to
 do the second time, which takes six turns, and passes the packets of two real nodes.
 """
@@ -36,6 +35,7 @@ ROWS: tuple[tuple[str, str, str, str, str, dict[str, Any]], ...] = (
     ("ub1", "ufw disable", "python", "systemd", "nginx-stream", {}),
     ("el1", "", "python", "systemd", "direct", {"certificate": SELF_SIGNED}),
     ("el1", "", "derper", "systemd", "nginx", {}),
+    ("el1", "", "derper", "supervisord", "nginx", {}),
 )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engine import session, transport
+from engine import messages, session, transport
 from engine.crash import AgentCrashed
 from engine.facts import Ask
 from engine.login import Login, Unreachable
@@ -248,10 +248,21 @@ def test_fields_outside_the_contract_are_dropped(
     }
 
 
+def test_a_command_without_an_output_is_a_crash(hear: Callable[..., Session]) -> None:
+    """No reader has to know that a host may leave out what it was asked."""
+    ask, nothing = Ask(commands={"nginx": ("nginx", "-T")}), {"tools": {}, "files": {}, "commands": {}}
+    said = hear(HELLO, event("facts", z=packed(json.dumps(nothing).encode())))
+    with pytest.raises(AgentCrashed, match="makes no sense") as error:
+        said.ask(ask)
+    assert "no output of nginx" in error.value.why
+    with pytest.raises(AgentCrashed, match="makes no sense"):
+        Session(LOGIN, ask=ask, run_id="x", on_event=lambda _: None)
+
+
 def test_facts_that_unpack_to_too_much_are_not_unpacked(
     hear: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "FACTS_MAX", 100_000)
+    monkeypatch.setattr(messages, "FACTS_MAX", 100_000)
 
     def printed(size: int) -> bytes:
         output = {"status": 0, "stdout": "x" * size, "stderr": ""}

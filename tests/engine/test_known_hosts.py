@@ -136,3 +136,12 @@ def test_a_file_that_is_written_keeps_its_mode_and_a_link_its_place(tmp_path: Pa
     link.symlink_to(real)
     cache.write(link, b"new")
     assert (link.is_symlink(), real.read_text(), real.stat().st_mode & 0o777) == (True, "new", 0o600)
+
+
+def test_a_folder_is_no_file_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (folder, Path("/")):
+        with pytest.raises(IsADirectoryError):
+            cache.write(place, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

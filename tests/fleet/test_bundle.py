@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from artefacts import packages
+from artefacts.bundle import BundleError
 from engine.facts import Output
 from engine.login import Login, Unreachable
 from engine.report import Report
@@ -120,6 +121,15 @@ def test_an_image_is_not_in_a_bundle_and_that_is_said(
 
 
 @pytest.mark.parametrize("files", [{}, {"out": "a", "use": "b"}])
+@pytest.mark.parametrize("out", ["none/x", ".", "/"])
+def test_a_place_that_takes_no_file_is_refused_before_a_host_is_asked(
+    run: Callable[..., int], out: str
+) -> None:
+    with pytest.raises(BundleError, match="cannot be written") as error:
+        run(facts=None, out=out)
+    assert "folder" in error.value.why and "--out" in error.value.next
+
+
 def test_a_bundle_is_made_or_used(run: Callable[..., int], files: dict[str, str]) -> None:
     with pytest.raises(DerpfleetError, match="either made or used"):
         run(**files)

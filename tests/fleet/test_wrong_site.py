@@ -180,9 +180,12 @@ def test_the_control_servers_host_has_logs_of_its_own(tmp_path: Path, words: str
 
 
 def test_a_first_site_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
-    def init(path: Path) -> tuple[int, str]:
-        argv = [str(Path(sys.executable).parent / "invoke"), "init", "--path", str(path)]
-        done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60)
+    def init(path: Path, option: str = "--path") -> tuple[int, str]:
+        argv = [str(Path(sys.executable).parent / "invoke"), "init", *([option, str(path)] if option else [])]
+        env = os.environ | {"DERPFLEET_SITE": str(path if not option else tmp_path / "other.yml")}
+        done = subprocess.run(
+            argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False, timeout=60
+        )
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 
@@ -194,6 +197,9 @@ def test_a_first_site_file_that_cannot_be_written_is_explained(tmp_path: Path) -
     code, said = init(site / "below.yml")
     assert code == 1
     assert f"{site / 'below.yml'} cannot be written: " in said
+    for option in ("--site", ""):  # as every other verb finds it
+        path = tmp_path / f"{option}.yml"
+        assert init(path, option)[0] == 0 and path.exists()
 
 
 def test_an_empty_word_is_no_value(tmp_path: Path) -> None:

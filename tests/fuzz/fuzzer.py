@@ -118,14 +118,17 @@ def mutate(rng: random.Random, case: bytes, others: Sequence[bytes], words: Sequ
 
 
 def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, int, Finding | None]:
-    """Run one target. Return (cases, lines reached, the finding if there is one)."""
+    """Run one target for `seconds` of processor time, which others cannot take from it.
+
+    Returns (cases, lines reached, the finding if there is one).
+    """
     rng = random.Random(seed)
     coverage = Coverage(target.files)
     corpus = seeds_of(target.name) or [b""]
     cases = 0
-    for case in _cases(rng, corpus, target.words, time.monotonic() + seconds):
+    for case in _cases(rng, corpus, target.words, time.process_time() + seconds):
         cases += 1
-        began = time.process_time()  # not the wall's: others may have the cores
+        began = time.process_time()
         try:
             new = coverage.run(target.call, case)
             if time.process_time() - began > SLOW_S:
@@ -143,7 +146,7 @@ def _cases(
     rng: random.Random, corpus: list[bytes], words: Sequence[bytes], deadline: float
 ) -> Iterator[bytes]:
     yield from list(corpus)
-    while time.monotonic() < deadline:
+    while time.process_time() < deadline:
         yield mutate(rng, rng.choice(corpus), corpus, words)
 
 
@@ -153,7 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("targets", nargs="*", metavar="target", help=f"some of: {' '.join(TARGETS)} (all)")
     parser.add_argument(
-        "-seconds", type=float, default=120.0, help="for all targets together (default %(default)s)"
+        "-seconds", type=float, default=120.0,
+        help="of processor time, for all targets together (default %(default)s)",
     )
     parser.add_argument("-seed", type=int, default=None, help="repeat a run")
     options = parser.parse_args(argv)

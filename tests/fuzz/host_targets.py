@@ -21,7 +21,7 @@ from typing import Any
 from paramiko import ECDSAKey, PKey
 
 import roles
-from engine import events, facts, known_hosts, session
+from engine import events, facts, known_hosts, messages
 from engine.crash import made_of_facts
 from inventory.errors import DerpfleetError
 from roles import base, ports
@@ -108,7 +108,7 @@ def host_events(data: bytes) -> None:
         assert event.get("id", IDS[0]) in IDS or not event["id"]
         json.dumps(event)
         if "z" in event:
-            session._unpacked(event["z"])
+            messages.unpacked(event["z"])
 
 
 CONTENT, LEFT = b"content", b"con"
@@ -144,7 +144,7 @@ TARGETS = (
     Target(
         "events",
         host_events,
-        [events, session],
+        [events, messages],
         NONSENSE,
         [b'"event": "', b'"done"', b'"result"', b'"failed"', b"NaN", b"1e400", b"-1", b"null", b"[]", b"{}"],
     ),

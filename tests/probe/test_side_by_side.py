@@ -152,10 +152,10 @@ EVENTS = (
 @settings(suppress_health_check=[HealthCheck.differing_executors], max_examples=300)
 @given(events=st.lists(EVENTS, max_size=20), sent=st.integers(0, 5))
 def test_whatever_arrives_is_judged(events: list[Event], sent: int) -> None:
-    way = Way(target(443, 80, 3478), LEFT, RIGHT, 32, 5)
+    way = Way(target(443, 80, 3478), LEFT, RIGHT, [32] * 5)
     for number in range(sent):
-        way.note_sent(number, 0.0)
+        way.note_sent(number, 32, 0.0)
     with suppress(Broken, Left):
         for event in events:
             way.take(event, 1.0)
-    assert len(way.times) <= sent
+    assert len(way.times[32]) <= sent

@@ -45,6 +45,23 @@ def test_known_hosts(id: str, version: str, like: tuple[str, ...], name: str) ->
 
 
 @pytest.mark.parametrize(
+    ("id", "version", "since"),
+    [
+        ("debian", "11", "12"),
+        ("debian", "12", ""),
+        ("debian", "", ""),  # the one that is not released yet
+        ("ubuntu", "20.04", "22.04"),
+        ("ubuntu", "22.04", ""),
+        ("linuxmint", "21", ""),
+        ("rocky", "8.10", ""),
+    ],
+)
+def test_a_release_before_those_that_are_tested_is_warned_of(id: str, version: str, since: str) -> None:
+    said = distributions.warnings("hk1", facts(id, version, "debian"))
+    assert [f"before {since}: let the provider" in sentence for sentence in said] == [True] * bool(since)
+
+
+@pytest.mark.parametrize(
     ("id", "version", "like", "why"),
     [
         ("centos", "7", ("rhel", "fedora"), "no updates since June 2024"),

@@ -165,13 +165,13 @@ import sys
 from engine.facts import Facts
 from tests.support.facts import DEBIAN_12
 from dataclasses import asdict
-from engine.session import _unpacked
+from engine.messages import unpacked
 Facts.parse(asdict(DEBIAN_12))
 import base64, json, resource, time, zlib
 packed = base64.b64encode(zlib.compress(sys.stdin.buffer.read())).decode()
 before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 try:
-    Facts.parse(_unpacked(packed))
+    Facts.parse(unpacked(packed))
 except (ValueError, RecursionError) as error:
     took_s = time.process_time() - started
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

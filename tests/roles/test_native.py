@@ -8,9 +8,10 @@ import pytest
 
 import roles
 from engine.facts import Facts, FileFact, Listener, Output
-from engine.resource import Command, File
+from engine.resource import Command, File, Package
+from inventory.packages import PackageSupply
 from roles import paths
-from roles.relay.runners.supervisord import PROGRAM_FILE
+from roles.relay.runners import supervisord
 from tests.roles.cases import load, shipment
 
 INDEX = "Package files:\n 500 http://deb.debian.org/debian bookworm/main amd64 Packages\n"
@@ -62,15 +63,68 @@ def test_a_supervisord_that_is_no_packages() -> None:
     tools = {**facts.tools, "supervisorctl": "/usr/local/bin/supervisorctl"}
     [sentence] = refusals("supervisord", replace(facts, tools=tools))
     assert "/usr/local/bin/supervisorctl on hk1" in sentence and "relay.under to systemd" in sentence
-    installed = {**facts.files, "/var/lib/dpkg/info/supervisor.list": a_file("")}
+    installed = {**facts.files, "/lib/systemd/system/supervisor.service": a_file("")}
     assert refusals("supervisord", replace(facts, tools=tools, files=installed)) == []
 
 
-def test_a_distribution_without_a_package_of_supervisord() -> None:
-    _, _, facts = load("supervisord")
-    found = refusals("supervisord", replace(facts, os_id="rocky", os_version="9.6", os_codename=""))
-    [sentence] = [s for s in found if "knows supervisord only as Debian and Ubuntu package it" in s]
-    assert "hk1 runs Rocky Linux" in sentence and "hosts.hk1.relay.under to systemd" in sentence
+@pytest.mark.parametrize(("os_id", "version"), [("rhel", "9.6"), ("ol", "8.10"), ("amzn", "2023")])
+def test_a_distribution_without_a_package_of_supervisord(os_id: str, version: str) -> None:
+    """Both ways out are named. Once the operator has installed one, it is used as it is."""
+    host, site, facts = load("supervisord-el9")
+    facts = replace(facts, os_id=os_id, os_version=version)
+    [sentence] = refusals("supervisord-el9", facts)
+    assert "that brings supervisord.service (EPEL" in sentence and "relay.under to systemd" in sentence
+    there = replace(facts, files={**facts.files, "/lib/systemd/system/supervisord.service": a_file("")})
+    assert refusals("supervisord-el9", there) == []
+    ids = {resource.id for resource in roles.compile_host(host, site, there, shipment(host))}
+    assert {"service:supervisord.service", "file:/etc/supervisord.d/derpfleet-relay.ini"} <= ids
+    assert "package:supervisor" not in ids
+
+
+def test_supervisord_of_epel() -> None:
+    """A supervisord that is there needs no EPEL, wherever it is from."""
+    host, site, facts = load("supervisord-el9")
+    packages = [r for r in roles.compile_host(host, site, facts, shipment(host)) if isinstance(r, Package)]
+    found = {r.package: (r.needs, r.creates) for r in packages if r.creates}
+    unit = "/lib/systemd/system/supervisord.service"
+    assert found == {"epel-release": ((), unit), "supervisor": (("package:epel-release",), unit)}
+
+
+def test_epels_packages_are_on_no_mirror_of_the_distribution() -> None:
+    """Unless they are there already."""
+    host, site, facts = load("supervisord-el9")
+    mirror = PackageSupply.model_validate({"mirror": {"rocky": "https://mirrors.example.org/rocky"}})
+    [sentence] = refusals("supervisord-el9", facts, packages=mirror)
+    assert "`dnf install epel-release` and `dnf install supervisor` on hk1" in sentence
+    there = replace(facts, files={**facts.files, "/lib/systemd/system/supervisord.service": a_file("")})
+    assert refusals("supervisord-el9", there, packages=mirror) == []
+    certbot = host.certificate.model_copy(update={"certbot": "distribution"})
+    host = host.model_copy(update={"packages": mirror, "certificate": certbot})
+    [_, sentence] = roles.refusals(host, site, facts)
+    assert "`dnf install certbot` on hk1" in sentence and "certificate.certbot to shipped" in sentence
+    there = replace(there, tools={**there.tools, "certbot": "/usr/bin/certbot"})
+    assert roles.refusals(host, site, there) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "refused"),
+    [
+        ("[include]\nfiles = supervisord.d/*.ini\n", False),
+        ("[include] ; ours\nfiles = /srv/*.conf ; theirs\n  %(here)s/supervisord.d/*\n[program:x]\n", False),
+        ("[include]\nfiles = supervisord.d/*.conf\n", True),  # as the tutorials' file needs it
+        ("[include]\n", True),
+        ("", True),
+        ("no section\n", False),
+    ],
+)
+def test_a_supervisord_that_would_not_read_our_file(section: str, refused: bool) -> None:
+    _, _, facts = load("supervisord-el9")
+    said = {**facts.commands, "/etc/supervisord.conf": Output(status=0, stdout=section, stderr="")}
+    files = {**facts.files, "/lib/systemd/system/supervisord.service": a_file("")}
+    found = refusals("supervisord-el9", replace(facts, commands=said, files=files))
+    assert ["include /etc/supervisord.d/*.ini" in sentence for sentence in found] == [True] * refused
+    unread = {**said, "/etc/supervisord.conf": Output(status=2, stdout="", stderr="No such file")}
+    assert refusals("supervisord-el9", replace(facts, commands=unread, files=files)) == []
 
 
 def program_file(case: str) -> str:
@@ -78,19 +132,25 @@ def program_file(case: str) -> str:
     [file] = [
         r
         for r in roles.compile_host(host, site, facts, shipment(host))
-        if isinstance(r, File) and r.path == PROGRAM_FILE
+        if isinstance(r, File) and r.path in supervisord.KNOWN_BY
     ]
     assert isinstance(file.content, bytes)
     return file.content.decode()
 
 
-@pytest.mark.parametrize(("content", "refused"), [("ours", False), ("", True)])
-def test_our_program_under_supervisord_is_not_in_the_way(content: str, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("unit", "path", "refused"),
+    [
+        ("supervisor.service", "/etc/supervisor/conf.d/derpfleet-relay.conf", False),
+        ("supervisord.service", "/etc/supervisord.d/derpfleet-relay.ini", False),
+        ("supervisord.service", "/etc/supervisor/conf.d/derpfleet-relay.conf", True),
+        ("supervisor.service", "", True),
+    ],
+)
+def test_our_program_under_supervisord_is_not_in_the_way(unit: str, path: str, refused: bool) -> None:
     _, _, facts = load("native")
-    found = Listener(
-        proto="udp", address="0.0.0.0", port=3478, pid=9, program="derper", unit="supervisor.service"
-    )
-    files = {PROGRAM_FILE: a_file(program_file("supervisord"))} if content else {}
+    found = Listener(proto="udp", address="0.0.0.0", port=3478, pid=9, program="derper", unit=unit)
+    files = {path: a_file(program_file("supervisord"))} if path else {}
     facts = replace(facts, listening=(*facts.listening, found), files={**facts.files, **files})
     assert bool(refusals("native", facts)) == refused
     other = replace(found, port=81, proto="tcp", program="somebodys", unit="shop.service")

@@ -93,7 +93,7 @@ def of_the_relay(case: str) -> list[Resource]:
     return [
         resource
         for resource in own
-        if not isinstance(resource, Image | Package) and resource.id != "service:supervisor.service"
+        if not isinstance(resource, Image | Package) and not resource.id.startswith("service:supervisor")
     ]
 
 
@@ -133,7 +133,8 @@ def test_a_relay_that_is_stopped_keeps_its_files() -> None:
         f"service:{paths.SOCKET}",
         f"container:{paths.CONTAINER}",
         f"program:{supervisord.PROGRAM}",
-        f"absent:{supervisord.PROGRAM_FILE}",  # else supervisord would start it at boot
+        # Else supervisord would start it at boot.
+        *(f"absent:{path}" for path in supervisord.KNOWN_BY),
         f"file:{paths.WITHDRAWN}",
     }
 

@@ -59,7 +59,6 @@ PAYLOADS = {
         "etc/supervisor/conf.d/.keep": "",
         "etc/systemd/system/supervisor.service": UNIT,
         "var/fake/bin/supervisorctl": FAKES["supervisorctl"],
-        "var/lib/dpkg/info/supervisor.list": "/usr/bin/supervisord\n",
     },
     "docker.io": DOCKER | {"var/lib/dpkg/info/docker.io.list": "/usr/bin/dockerd\n"},
     "docker-ce": DOCKER | {"var/lib/dpkg/info/docker-ce.list": "/usr/bin/dockerd\n"},

@@ -8,7 +8,7 @@ from inventory.model import Host, Site
 from roles.contract import nothing
 from roles.relay.contract import Admitting
 
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 absent = refusals = nothing
 
 

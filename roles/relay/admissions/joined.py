@@ -26,7 +26,7 @@ _STATE = (f"/var/lib/{tailscaled.NAME}", f"/var/lib/private/{tailscaled.NAME}")
 _AUTH_KEY = "/run/derpfleet/tailscaled.key"
 _CALL = (tailscaled.PROGRAM, f"--socket={tailscaled.SOCKET}")
 
-KNOWN_BY = _UNIT_FILE
+KNOWN_BY: tuple[str, ...] = (_UNIT_FILE,)
 
 
 def admitting(host: Host, site: Site, facts: Facts, ship: Shipment) -> Admitting:

@@ -12,7 +12,7 @@ from roles import paths
 from roles.contract import nothing
 from roles.relay.contract import Admitting
 
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 # The list is checked with the site file.
 refusals = warnings = nothing
 

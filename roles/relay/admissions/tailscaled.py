@@ -10,7 +10,7 @@ from roles.contract import nothing
 from roles.relay import local_tailscaled
 from roles.relay.contract import Admitting, Inquiry
 
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 absent = nothing  # tailscaled is the operator's
 
 
@@ -40,7 +40,7 @@ def refusals(host: Host, facts: Facts) -> list[str]:
     if answer.get("step") == "":
         return []
     cause, command = tailscaled.CAUSES.get(
-        str(answer.get("step")), ("the host did not answer our question", "see ssh.python in the site file")
+        str(answer.get("step")), ("the host did not answer our question", f"{host.ssh.python} --version")
     )
     detail = f": {answer['detail']}" if answer.get("detail") else ""
     return [

@@ -10,7 +10,7 @@ from inventory.model import Host, Site
 from roles.contract import nothing
 from roles.relay.contract import Admitting, Inquiry
 
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 # The URL is a flag. A controller that is down now may be up when clients come.
 absent = refusals = warnings = nothing
 

@@ -22,7 +22,7 @@ ASK_PORTS = Ask(
         _INSPECTED: ("docker", "container", "inspect", "--format", "{{json .HostConfig}}", paths.CONTAINER)
     }
 )
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 RUNNING = f"container:{paths.CONTAINER}"
 # derper reads its certificate only once, and a restart serves every program.
 RELOAD: tuple[str, ...] = ("docker", "restart", paths.CONTAINER)

@@ -1,4 +1,4 @@
-"""The relay under supervisord, the distribution's: a program file, and its own user by setpriv."""
+"""The relay under a packaged supervisord: a program file, and its own user by setpriv."""
 
 from __future__ import annotations
 
@@ -8,41 +8,52 @@ from collections.abc import Set
 
 from engine.facts import Ask, Facts, Listener
 from engine.render import render
-from engine.resource import Absent, Directory, File, Package, Resource, Service, SupervisorProgram
+from engine.resource import Absent, Directory, File, Resource, Service, SupervisorProgram
 from inventory.model import Host
 from roles import distributions, paths
+from roles.readers.supervisord_config import includes
 from roles.relay.contract import Given, Start
 from roles.wiring import Wiring
 
 PROGRAM = "derpfleet-relay"
-PROGRAM_FILE = f"/etc/supervisor/conf.d/{PROGRAM}.conf"
 _CONTROL, _PACKAGE = "supervisorctl", "supervisor"
-_INSTALLED = f"/var/lib/dpkg/info/{_PACKAGE}.list"
+# Each family's supervisord, by the file of our program there.
+_DAEMONS = {
+    row.family.supervisor.program_file.format(PROGRAM): row.family.supervisor
+    for row in distributions.DISTRIBUTIONS.values()
+}
+_PACKAGED = "/lib/systemd/system/"  # where a package has its unit
 _LOGS = "/var/log/derpfleet"
 _LOG = f"{_LOGS}/{PROGRAM}.log"
 _INDEX, _CANDIDATE = "apt_index", "apt_supervisor"
 
 ASK = Ask(
-    files=(_INSTALLED,),
+    files=tuple(f"{_PACKAGED}{daemon.unit}" for daemon in _DAEMONS.values()),
     tools=(_CONTROL,),
-    commands={_INDEX: ("apt-cache", "policy"), _CANDIDATE: ("apt-cache", "policy", _PACKAGE)},
+    commands={
+        _INDEX: ("apt-cache", "policy"),
+        _CANDIDATE: ("apt-cache", "policy", _PACKAGE),
+        # Only that section: others may have passwords.
+        **{one.config: ("awk", r"/^\[/ {on = /^\[include\]/} on", one.config) for one in _DAEMONS.values()},
+    },
 )
 RUNNING = f"program:{PROGRAM}"
-KNOWN_BY = PROGRAM_FILE
-ASK_PORTS = Ask(files=(KNOWN_BY,))
+KNOWN_BY = tuple(_DAEMONS)
+ASK_PORTS = Ask(files=KNOWN_BY)
 RESTART: tuple[str, ...] = (_CONTROL, "restart", PROGRAM)
 RELOAD = RESTART  # derper reads its certificate only once
 
 
 def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Given) -> list[Resource]:
     """Return supervisord and its program. The former relay is removed just before it starts."""
-    daemon = distributions.of(facts).family.supervisor
-    assert daemon is not None  # noqa: S101 - refused
-    package = Package(package=daemon.package)
-    supervisord = Service(unit=daemon.unit, needs=(package.id,))
+    distribution = distributions.of(facts)
+    daemon = distribution.family.supervisor
+    packages = distributions.in_order(distribution.supervisor, creates=f"{_PACKAGED}{daemon.unit}")
+    installed = tuple(package.id for package in packages)
+    supervisord = Service(unit=daemon.unit, needs=installed)
     logs = Directory(path=_LOGS, mode="0750")
     file = File(
-        path=PROGRAM_FILE,
+        path=daemon.program_file.format(PROGRAM),
         content=render(
             "relay.supervisor.conf.j2",
             host=host,
@@ -52,7 +63,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
             command=_line((*start.command, *(word for flag in start.flags for word in flag))),
             log=_LOG,
         ),
-        needs=(package.id,),
+        needs=installed,
     )
     program = SupervisorProgram(
         program=PROGRAM,
@@ -67,7 +78,7 @@ def resources(host: Host, wiring: Wiring, facts: Facts, start: Start, given: Giv
             *given.listens_after,
         ),
     )
-    return [*start.installed, package, supervisord, logs, file, *given.former, program]
+    return [*start.installed, *packages, supervisord, logs, file, *given.former, program]
 
 
 def _line(words: tuple[str, ...]) -> str:
@@ -92,19 +103,20 @@ def in_its_network(program: tuple[str, ...]) -> tuple[str, ...]:
 
 def has(listener: Listener, facts: Facts, processes: Set[str]) -> bool:
     """Whether supervisord's program has a port that its file names."""
-    file = facts.files.get(PROGRAM_FILE)
-    named = re.search(r"^; Its ports:(.*)$", (file and file.content) or "", re.M)
-    uses = named[1].split() if named else []
-    return listener.unit == "supervisor.service" and f"{listener.proto}/{listener.port}" in uses
+    units = {path: daemon.unit for path, daemon in _DAEMONS.items() if path in facts.files}
+    texts = [facts.files[path].content or "" for path, unit in units.items() if unit == listener.unit]
+    lines = [line for text in texts for line in re.findall(r"^; Its ports:(.*)$", text, re.M)]
+    return f"{listener.proto}/{listener.port}" in " ".join(lines).split()
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:
-    """Return the program, stopped and forgotten, and the removal of its file and logs.
+    """Return the program, stopped and forgotten, and the removal of its file, wherever it may be,
+    and its logs.
 
     supervisord itself stays, as other programs may run under it.
     """
     program = SupervisorProgram(program=PROGRAM, running=False, needs=needs)
-    return [program, *(Absent(path=path, needs=(program.id,)) for path in (PROGRAM_FILE, _LOGS))]
+    return [program, *(Absent(path=path, needs=(program.id,)) for path in (*KNOWN_BY, _LOGS))]
 
 
 def stopped() -> list[Resource]:
@@ -113,20 +125,33 @@ def stopped() -> list[Resource]:
 
 
 def refusals(host: Host, wiring: Wiring, facts: Facts) -> list[str]:
-    """Return a sentence if the host cannot have the distribution's supervisord."""
+    """Return a sentence if the host cannot have a packaged supervisord that reads our file."""
     other, distribution = f"set hosts.{host.name}.relay.under to systemd", distributions.of(facts)
-    if distribution.family.supervisor is None:
+    daemon = distribution.family.supervisor
+    if f"{_PACKAGED}{daemon.unit}" in facts.files:
+        section, pattern = facts.commands.get(daemon.config), daemon.program_file.format("*")
+        ours = daemon.program_file.format(PROGRAM)
+        if not section or section.status or includes(section.stdout, config=daemon.config, path=ours):
+            return []
         return [
-            f"{host.name} runs {distribution.name}, and derpfleet knows supervisord only as Debian and "
-            f"Ubuntu package it: {other}."
+            f"{daemon.config} on {host.name} does not include {pattern}, where the relay's program would be: "
+            f"add {pattern} to `files` in its section [include], or {other}."
         ]
-    if _INSTALLED in facts.files:
-        return []
     if _CONTROL in facts.tools:
         return [
             f"{facts.tools[_CONTROL]} on {host.name} is not of the package {_PACKAGE}, and derpfleet knows "
             f"only that one's files and service: remove it (pip uninstall supervisor), or {other}."
         ]
+    if not distribution.supervisor:
+        return [
+            f"{host.name} runs {distribution.name}, which has no package {_PACKAGE}: install one there that "
+            f"brings {daemon.unit} (EPEL has it for Enterprise Linux), and deploy again; or {other}."
+        ]
+    return distributions.unmirrored(host, distribution.supervisor, other) or _unoffered(host, facts, other)
+
+
+def _unoffered(host: Host, facts: Facts, other: str) -> list[str]:
+    """Return a sentence if apt has read its sources, and none of them has the package."""
     index, candidate = facts.commands.get(_INDEX), facts.commands.get(_CANDIDATE)
     if index and candidate and "http" in index.stdout and _PACKAGE not in candidate.stdout:
         return [

@@ -24,7 +24,7 @@ _KILL = "-/bin/kill"  # of ExecReload=
 
 ASK = Ask(files=(_UNIT_FILE,))
 ASK_PORTS = Ask(files=(_SOCKET_FILE,))
-KNOWN_BY = ""
+KNOWN_BY: tuple[str, ...] = ()
 RUNNING = f"service:{paths.SERVICE}"
 refusals = nothing  # every relay host has systemd (`roles.base`)
 _SOCKET = f"service:{paths.SOCKET}"
