@@ -115,10 +115,10 @@ class Distribution:
 
     `releases`: the major releases that will do; (): all, and what is older than `oldest` is warned
     of. `covers_derived`: whether others that call themselves like it are treated as it is.
-    `docker_system`: its folder in Docker's repository; "": it has none. `docker`: the
-    packages of its own Docker; (): it has none.
-    `docker_client`: the package of Docker's client, where those do not bring it; there is one since
-    the release `docker_client_since` of this distribution itself, or 0: only the host knows.
+    `docker_system`: its folder in Docker's repository; "": it has none. `docker`: the packages of
+    its own Docker; (): it has none. `docker_client`: the package of Docker's client, where those do
+    not bring it; there is one since the release `docker_client_since` of this distribution itself,
+    or 0: only the host knows.
     `certbot`, `supervisor`: the packages to install in this order; (): it has none.
     `mirror`: None: `packages.mirror` has no word for it.
     """
