@@ -49,6 +49,7 @@ STAY = (
     "var/log/letsencrypt",
     "var/lib/derpfleet-relay/certs/",
     "var/lib/derpfleet-tailscaled",
+    "etc/nginx/modules-enabled",  # a package's, and packages stay
 )
 # A tailscaled that has joined another tailnet has left its own, and needs another key to come back.
 TAILNETS = {"admission-joined", "admission-joined-native"}
