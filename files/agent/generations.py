@@ -123,15 +123,18 @@ class Generations:
         """Return the `found` of all generations that can be read. The oldest states count."""
         found = {}
         for number in [0] + self.numbers():
-            found = dict(self.readable(number)["found"], **found)
+            found = earliest(found, self.readable(number)["found"])
         return found
 
     def found_since(self, number):
-        """Return the `found` of all generations after that one. The oldest states count."""
+        """Return the `found` of all generations after that one, in the order of the changes.
+
+        The oldest states count.
+        """
         found = {}
         later = [other for other in self.numbers() if other > number]
         for other in later if number else [0] + later:
-            found = dict(self.read(other)["found"], **found)
+            found = earliest(found, self.read(other)["found"])
         return found
 
     def add(self, record, states):
@@ -156,7 +159,7 @@ class Generations:
         for old in self.numbers()[:-KEPT]:
             as_found, record = self.read(0), self.readable(old)
             since = {"since": record["at"]} if old == 1 and "at" in record else {}
-            self._write(0, dict(as_found, found=dict(record["found"], **as_found["found"]), **since))
+            self._write(0, dict(as_found, found=earliest(as_found["found"], record["found"]), **since))
             remove(self._path(old))
 
     def readable(self, number):
@@ -171,7 +174,7 @@ class Generations:
 
     def _write(self, number, record):
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        text = json.dumps(record, sort_keys=True).encode()
+        text = json.dumps(record).encode()  # `found` is in the order of the changes
         write_atomically(self._path(number), text, 0o600, (os.getuid(), os.getgid()))
 
     def _records(self):
@@ -219,6 +222,11 @@ class Generations:
         specs = [spec for number in self.numbers() for spec in self.readable(number)["resources"]]
         trees = [spec["path"] for spec in specs if spec["kind"] == "tree"]
         return any((tree + "/").startswith(path + "/") for tree in trees)
+
+
+def earliest(former, later):
+    """Return two `found`s as one, in the order of the changes. The former states count."""
+    return dict(former, **dict(later, **former))
 
 
 def is_open(entry):

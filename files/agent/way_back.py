@@ -1,4 +1,4 @@
-"""The way back to a generation: its plan, after the things that only later ones have.
+"""The way back to a generation: its plan, between the things that only later ones have.
 
 Everything that it needs is on the host. It is converged to like any other plan.
 """
@@ -6,20 +6,22 @@ Everything that it needs is on the host. It is converged to like any other plan.
 import os
 
 from agent.converge import lacking
-from agent.generations import is_kept, subject_of, subjects
+from agent.generations import earliest, is_kept, subject_of, subjects
 from agent.kind import difference
 from agent.kinds import KINDS
 from agent.tools import sha256_of
 from agent.wire import Refused
 
+REFERRING = ("file", "symlink")
 DEPLOY = "set the site file back to that state, and deploy"
 
 
 class WayBack:
     """The way to generation `number`, and what stays all the same.
 
-    `resources`: first the things that only later generations have, as they were before these, then
-    the generation's own. `stays`: the ids of things that do not come back. Raises Refused.
+    `resources`: the things that only later generations have, as they were before these, and the
+    generation's own. A thing of a later one goes before these, as it may be in their way, unless
+    one of these still needs it. `stays`: the ids of things that do not come back. Raises Refused.
     """
 
     def __init__(self, host, number):
@@ -35,7 +37,8 @@ class WayBack:
         specs = [self._usable(spec) for spec in self.record["resources"] if not self._is_used_up(spec)]
         folders = [spec for spec in specs if spec["kind"] == "directory" and spec["present"]]
         others = [spec for spec in specs if spec not in folders]
-        all_specs = folders + self._lost(folders, specs) + self._orphans() + others
+        first, last = self._orphans()
+        all_specs = folders + self._lost(folders, specs) + first + others + last
         self.resources = [KINDS[spec["kind"]](spec, host) for spec in all_specs]
 
     def _is_used_up(self, spec):
@@ -70,10 +73,13 @@ class WayBack:
     def _orphans(self):
         """Return the specs of the things that only later generations or unconfirmed changes have.
 
-        What stops comes first, and what was made last goes first. Services that go on come last.
+        They are two lists: of those that go first, and of those that go last, which files that come
+        back have needed until then. In each, what was made last goes first. Services that go on
+        come after the first ones.
         """
-        found = dict(self._unconfirmed, **self.host.generations.found_since(self.number))
-        owned, gone, go_on = subjects(self.record["resources"]), [], []
+        found = earliest(self.host.generations.found_since(self.number), self._unconfirmed)
+        owned, first, last, go_on = subjects(self.record["resources"]), [], [], []
+        needed = self._needed(owned)
         for subject, entry in found.items():
             if subject in owned:
                 continue
@@ -89,8 +95,29 @@ class WayBack:
                 # A release of a later generation stays for the way there, if the host stays ours.
                 is_release = entry["spec"]["kind"] == "tree" and spec["kind"] == "absent"
                 more = {"unless_kept": spec["path"]} if is_release and self.number else {}
+                gone = last if spec["id"] in needed else first
                 gone.insert(0, dict(spec, **more))
-        return gone + go_on
+        return first + go_on, last
+
+    def _needed(self, owned):
+        """Return the ids of the things that the later plans' files need, if they come back.
+
+        Such as a certificate: nginx loads it until the file that names it is as before. A file may
+        need a program only because it comes after its start, so programs are not among these.
+        """
+        specs = [resource.spec for resource in self.host.resources] + self.host.generations.specs()
+        specs += [entry["spec"] for entry in self._unconfirmed.values()]
+        needs = {}
+        for spec in specs:
+            if "running" not in spec:
+                needs.setdefault(spec["id"], set()).update(spec["needs"])
+        files = [spec for spec in specs if spec["kind"] in REFERRING and subject_of(spec) in owned]
+        found, left = set(), [spec["id"] for spec in files]
+        while left:
+            more = needs.get(left.pop(), set()) - found
+            found |= more
+            left += more
+        return found & set(needs)
 
     def _has_contents(self, spec):
         digest = spec.get("content_sha256") if spec["kind"] == "file" else None

@@ -14,7 +14,7 @@ import pytest
 
 from engine.login import Unreachable
 from engine.plan import sha256
-from engine.resource import File, Resource
+from engine.resource import File, Resource, Service
 from engine.run import Outcome
 from tests.agent.driver import (
     DIE_AT_STEP,
@@ -25,7 +25,7 @@ from tests.agent.driver import (
     OnStage,
 )
 from tests.agent.generations import back, deploy, history, newest_of, record, roll_back, state
-from tests.agent.plans import new, old
+from tests.agent.plans import another_service, new, old
 
 # Each step is a kill and two or three runs more. Eight tests take every eighth step each.
 STARTS = pytest.mark.parametrize("start", range(1, 9))
@@ -106,6 +106,35 @@ def test_killed_at_any_step_of_going_back(on_stage: OnStage, start: int) -> None
     agent = on_stage()
     extra = DIE_AT_STEP_OF_GOING_BACK
     assert steps_survived(agent, extra, start, lambda _: deploy(agent, new(), back)) > 20
+
+
+def naming(certificate: str) -> list[Resource]:
+    """Return a plan with a program that loads a certificate, as nginx does.
+
+    It is reloaded before the file that names the certificate is written, and refuses a lost one.
+    """
+    names = "/etc/names"
+    loads = f'! test -e {names} || test -e "$(cat {names})"'
+    listens = File(path="/etc/listens", content=certificate.encode())
+    unit, _ = another_service()
+    server = Service(unit="more.service", reload_on=(listens.id,), before=("sh", "-c", loads))
+    chain = File(path=f"/etc/{certificate}", content=b"a chain\n")
+    return [listens, unit, server, chain, File(path=names, content=chain.path.encode(), needs=(chain.id,))]
+
+
+@LONG
+def test_killed_at_any_step_of_going_back_from_another_certificate(on_stage: OnStage) -> None:
+    """It is there for as long as a file names it."""
+    agent = on_stage()
+    assert deploy(agent, naming("one")).ok
+    before = state(agent)
+    for step in count(1):
+        if not dies(agent, DIE_AT_STEP_OF_GOING_BACK % step, partial(deploy, agent, naming("two"), back)):
+            break
+        assert roll_back(agent, 1).failures == [], f"after a death at step {step}"
+        assert state(agent) == before, f"after a death at step {step}"
+    assert step > 20
+    assert state(agent) == before
 
 
 @LONG

@@ -9,7 +9,7 @@ import pytest
 
 from engine.login import Unreachable
 from engine.plan import sha256
-from engine.resource import Absent, File, Resource
+from engine.resource import Absent, Directory, File, Resource
 from engine.run import Outcome
 from engine.session import Session
 from inventory.errors import DerpfleetError
@@ -71,6 +71,18 @@ def test_a_file_that_only_a_later_generation_shares_is_given_back_as_we_have_lef
     again = File(path="/etc/shared", content=b"theirs, ours\n", only_if_sha256=sha256(b"theirs\n"))
     deploy(agent, [*relay_host(), again], back)
     assert path.read_text() == "theirs\n"
+
+
+def test_what_several_generations_have_made_goes_in_the_reverse_order(on_stage: OnStage) -> None:
+    """A folder that is not empty yet would stay."""
+    agent = on_stage()
+    deploy(agent, relay_host())
+    before = state(agent)
+    folder = Directory(path="/srv/more")
+    deploy(agent, [*relay_host(), folder])
+    deploy(agent, [*relay_host(), folder, File(path="/srv/more/x", content=b"x\n")])
+    assert roll_back(agent, 1).ok
+    assert state(agent) == before
 
 
 DIE_BEFORE_FORGETTING = """
