@@ -37,7 +37,7 @@ def resources(wiring: Wiring, callers: Sequence[Caller]) -> list[Resource]:
 
 def replaced(facts: Facts) -> list[Resource]:
     """Return the removal of the table, if the host has it."""
-    return _TABLE.replaced() if _TABLE.unit_file in facts.files else []
+    return absent() if _TABLE.unit_file in facts.files else []
 
 
 absent = _TABLE.absent

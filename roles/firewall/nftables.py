@@ -96,8 +96,8 @@ def _tracking(wiring: Wiring, facts: Facts) -> tracking.Tracking:
 
 
 def replaced(facts: Facts) -> list[Resource]:
-    """Return the unit without its files. Its stop removes the table."""
-    return [*_TABLE.replaced(), *ssh_ports.gone()]
+    """Return the removal of the table, also from a host that never had it."""
+    return absent()
 
 
 def absent(*, needs: tuple[str, ...] = ()) -> list[Resource]:

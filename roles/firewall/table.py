@@ -48,18 +48,11 @@ class Table:
             "firewall.service.j2", title=self.title, table=self.name, rules=self.path, wants=self.wants
         )
 
-    def replaced(self) -> list[Resource]:
-        """Return the unit without its files. Its stop removes the table."""
-        return [*self._unit_gone(), Absent(path=self.path)]
-
     def absent(self, *, needs: tuple[str, ...] = ()) -> list[Resource]:
         """Return the unit without its files, and no table, even one that no unit has loaded.
 
         The package nftables stays.
         """
-        stopped = (f"service:{self.unit}",)
-        table = NftTable(table=self.name, path=self.path, present=False, needs=stopped)
-        return after(needs, [*self._unit_gone(), table])
-
-    def _unit_gone(self) -> list[Resource]:
-        return [Service(unit=self.unit, enabled=False, running=False), Absent(path=self.unit_file)]
+        stopped = Service(unit=self.unit, enabled=False, running=False)
+        table = NftTable(table=self.name, path=self.path, present=False, needs=(stopped.id,))
+        return after(needs, [stopped, Absent(path=self.unit_file), table])

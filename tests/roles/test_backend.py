@@ -104,9 +104,10 @@ def test_it_is_there_beside_every_firewall_once_nginx_is_installed(mode: str) ->
 )
 def test_it_goes_where_the_caller_is_not_known_or_no_table_is_wanted(settings: dict[str, Any]) -> None:
     there = replace(DEBIAN_12, files={UNIT: a_file("")})
-    assert {f"service:{Path(UNIT).name}", f"absent:{UNIT}", "absent:/etc/derpfleet/backend.nft"} <= set(
-        compiled(there, **settings)
-    )
+    gone = compiled(there, **settings)
+    assert {f"service:{Path(UNIT).name}", f"absent:{UNIT}", TABLE} <= set(gone)
+    table = gone[TABLE]
+    assert isinstance(table, NftTable) and not table.present  # also one that its unit has not loaded
     assert not [id for id in compiled(**settings) if "backend" in id]
     assert UNIT in firewall.ask(Host(**HK1, **settings)).files
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.boot import agent_modules
 from engine.facts import Facts, FileFact, Output
-from engine.resource import OpenPorts, Resource
+from engine.resource import NftTable, OpenPorts, Resource
 from inventory.model import Host
 from roles import firewall
 from roles.firewall import own
@@ -60,7 +60,11 @@ def compiled(mode: str, known: Facts) -> dict[str, Resource]:
 def test_the_one_in_charge_is_used(mode: str, active: tuple[str, ...], guard: str) -> None:
     known = facts(*active)
     assert firewall.refusals(host(mode), wire(host(mode)), known, NO_NEIGHBOURS) == []
-    guards = {id for id in compiled(mode, known) if id.startswith(("firewall:", "open_ports:"))}
+    guards = {
+        id
+        for id, one in compiled(mode, known).items()
+        if isinstance(one, OpenPorts) or (isinstance(one, NftTable) and one.present)
+    }
     assert guards == ({guard} if guard else set())
 
 
@@ -80,8 +84,10 @@ def test_ssh_and_other_programs_are_left_to_the_hosts_own_rules() -> None:
 
 
 def test_our_table_goes_where_another_is_used() -> None:
-    ids = compiled("", facts("ufw"))
-    assert {"service:derpfleet-firewall.service", "absent:/etc/derpfleet/firewall.nft"} <= set(ids)
+    gone = compiled("", facts("ufw"))
+    assert {"service:derpfleet-firewall.service", "firewall:derpfleet"} <= set(gone)
+    table = gone["firewall:derpfleet"]
+    assert isinstance(table, NftTable) and not table.present  # also one that its unit has not loaded
 
 
 @pytest.mark.parametrize("mode", ["enforce", "off", "firewalld"])

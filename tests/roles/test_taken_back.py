@@ -41,7 +41,10 @@ CASES = (
     *("bare", "docker", "native", "supervisord"),
     *("admission-joined", "admission-joined-native", "admission-keys", "admission-tailscaled"),
 )
-OTHERS = ("dns-wildcard", "no-front-acme", "address-short-lived", "front-nginx-stream")
+OTHERS = (
+    *("dns-wildcard", "no-front-acme", "address-short-lived", "front-nginx-stream"),
+    *("other-ports-manual", "no-front-docker-self-signed"),
+)
 STAY = (
     "var/lib/derpfleet/",
     "etc/letsencrypt",
