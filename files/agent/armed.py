@@ -91,7 +91,7 @@ def go_back(host, number):
     """Converge to a generation, whoever listens. Return the counts."""
     host.is_going_back = True
     way = WayBack(host, number)
-    host.take(way.resources, [])
+    host.take(way.resources, way.dependents)
     ids = [resource.id for resource in way.resources]
     host.wire.send("going_back", generation=number, ids=ids, stays=way.stays)
     way.refuse_gaps()

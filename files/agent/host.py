@@ -30,8 +30,8 @@ class Host:
     def take(self, resources, left_out):
         """Begin with a plan, the session's first or a further one.
 
-        `left_out`: {"id", "restart_on", ...} of resources that --only left out of the plan. A
-        change of this run makes them act later.
+        `left_out`: {"id", "restart_on", ...} of resources that --only left out of the plan, or of
+        the plan that is undone. A change of this run makes them act later.
         """
         self.resources, self.left_out = resources, left_out
         self.not_kept += [resource.spec for resource in resources if not is_kept(resource.spec)]

@@ -194,7 +194,7 @@ def take_way_back(host, message):
     """
     mode, number = message["mode"], message["stored"]
     way, newest = WayBack(host, number), host.generations.newest()
-    host.take(way.resources, [])
+    host.take(way.resources, way.dependents)
     way.refuse_gaps()
     drift = way.drift(message.get("removed", ()))
     if drift and mode == "apply" and not message.get("force"):

@@ -13,6 +13,7 @@ from agent.tools import sha256_of
 from agent.wire import Refused
 
 REFERRING = ("file", "symlink")
+TRIGGERS = ("restart_on", "reload_on")
 DEPLOY = "set the site file back to that state, and deploy"
 
 
@@ -21,7 +22,9 @@ class WayBack:
 
     `resources`: the things that only later generations have, as they were before these, and the
     generation's own. A thing of a later one goes before these, as it may be in their way, unless
-    one of these still needs it. `stays`: the ids of things that do not come back. Raises Refused.
+    one of these still needs it. `dependents`: {"id", "restart_on", "reload_on"} of programs that
+    come back, and act when what they have read goes before them. `stays`: the ids of things that do
+    not come back. Raises Refused.
     """
 
     def __init__(self, host, number):
@@ -29,6 +32,8 @@ class WayBack:
         self.record = host.generations.read(number)
         self._newest = {subject_of(spec): spec for spec in host.generations.specs()}
         self._unconfirmed = host.unconfirmed.states()
+        self._later = [resource.spec for resource in host.resources] + host.generations.specs()
+        self._later += [entry["spec"] for entry in self._unconfirmed.values()]
         unknown = {spec["kind"] for spec in self.record["resources"]} - set(KINDS)
         if unknown:
             why = "it has the kinds " + ", ".join(sorted(unknown))
@@ -38,6 +43,7 @@ class WayBack:
         folders = [spec for spec in specs if spec["kind"] == "directory" and spec["present"]]
         others = [spec for spec in specs if spec not in folders]
         first, last = self._orphans()
+        self.dependents = self._dependents(first, others)
         all_specs = folders + self._lost(folders, specs) + first + others + last
         self.resources = [KINDS[spec["kind"]](spec, host) for spec in all_specs]
 
@@ -105,19 +111,27 @@ class WayBack:
         Such as a certificate: nginx loads it until the file that names it is as before. A file may
         need a program only because it comes after its start, so programs are not among these.
         """
-        specs = [resource.spec for resource in self.host.resources] + self.host.generations.specs()
-        specs += [entry["spec"] for entry in self._unconfirmed.values()]
         needs = {}
-        for spec in specs:
+        for spec in self._later:
             if "running" not in spec:
                 needs.setdefault(spec["id"], set()).update(spec["needs"])
-        files = [spec for spec in specs if spec["kind"] in REFERRING and subject_of(spec) in owned]
-        found, left = set(), [spec["id"] for spec in files]
+        files = [spec for spec in self._later if spec["kind"] in REFERRING]
+        found, left = set(), [spec["id"] for spec in files if subject_of(spec) in owned]
         while left:
             more = needs.get(left.pop(), set()) - found
             found |= more
             left += more
         return found & set(needs)
+
+    def _dependents(self, gone, others):
+        """Return `dependents`, of the later plans: the generation's own names none of `gone`."""
+        causes = {spec["id"] for spec in gone}
+        running = {spec["id"] for spec in others if spec.get("running")}
+        return [
+            dict({key: causes.intersection(spec.get(key, ())) for key in TRIGGERS}, id=spec["id"])
+            for spec in self._later
+            if spec["id"] in running
+        ]
 
     def _has_contents(self, spec):
         digest = spec.get("content_sha256") if spec["kind"] == "file" else None

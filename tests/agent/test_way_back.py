@@ -9,13 +9,13 @@ import pytest
 
 from engine.login import Unreachable
 from engine.plan import sha256
-from engine.resource import Absent, Directory, File, Resource
+from engine.resource import Absent, Directory, File, Resource, Service
 from engine.run import Outcome
 from engine.session import Session
 from inventory.errors import DerpfleetError
 from tests.agent.driver import Agent, OnStage
 from tests.agent.generations import back, deploy, history, roll_back, state
-from tests.agent.plans import relay_host
+from tests.agent.plans import another_service, relay_host
 
 PROGRAM = "/etc/relay/program.conf"
 
@@ -152,3 +152,22 @@ def test_a_host_without_anything_of_ours_has_no_folder_of_the_agent_either(on_st
     assert history(agent).generations == ()
     assert [path.exists() for path in ours] == [False, False]
     assert state(agent) == before
+
+
+@pytest.mark.parametrize("action", ["restart_on", "reload_on"])
+def test_a_service_acts_when_a_file_goes_that_only_the_later_plan_had(
+    on_stage: OnStage, action: str
+) -> None:
+    """Else it would go on with what it has read there."""
+    agent = on_stage()
+    unit, _ = another_service()
+    site = File(path="/etc/site", content=b"a site\n")
+    deploy(agent, [unit, Service(unit="more.service", restart_on=(unit.id,))])
+    log = agent.stage.root / "var/fake/log"
+    with_site = [unit, site, Service(unit="more.service", **{action: (site.id,)})]
+    log.write_text("")
+    outcome = deploy(agent, with_site, back)
+    assert outcome.failures == []
+    done = [line for line in log.read_text().splitlines() if "more.service" in line]
+    verb = action.partition("_")[0]
+    assert done == [f"systemctl {verb} more.service"] * 2
