@@ -109,7 +109,7 @@ def _put(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
         why = "the map that clients get does not agree with the relays"
     except TooFewRelays as error:
         words = f"{', '.join(names)} cannot be in the map alone"
-        fleet.report.line(NAME, "later", f"{words}: registered with the next wave that is proved")
+        fleet.report.line(NAME, "later", f"{words}, but with the next relay that is proved")
         return RolloutEvent(kind=EventKind.DEFERRED, hosts=names, why=f"{words}: {error.why}")
     except DerpfleetError as error:
         fleet.report.failure(error)
