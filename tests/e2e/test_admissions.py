@@ -78,9 +78,10 @@ def runs(desk: Desk) -> bool:
 
 
 def forget(desk: Desk) -> None:
-    """Take off hk1 what a former deploy left: our tailscaled that is no longer used is a node yet."""
+    """Take off hk1 what a former deploy left: our tailscaled, unused, is still a node."""
     desk.stage.run_in("hk1", ["systemctl", "stop", tailscaled.UNIT], check=False)
-    desk.stage.run_in("hk1", ["rm", "-rf", *(f"/var/lib/{part}{tailscaled.NAME}" for part in ("", "private/"))])
+    state = [f"/var/lib/{part}{tailscaled.NAME}" for part in ("", "private/")]
+    desk.stage.run_in("hk1", ["rm", "-rf", *state])
 
 
 def keep_secret(desk: Desk, key: str, ran: Ran) -> None:
