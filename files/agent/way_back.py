@@ -20,11 +20,11 @@ DEPLOY = "set the site file back to that state, and deploy"
 class WayBack:
     """The way to generation `number`, and what stays all the same.
 
-    `resources`: the things that only later generations have, as they were before these, and the
-    generation's own. A thing of a later one goes before these, as it may be in their way, unless
-    one of these still needs it. `dependents`: {"id", "restart_on", "reload_on"} of programs that
-    come back, and act when what they have read goes before them. `stays`: the ids of things that do
-    not come back. Raises Refused.
+    `resources`: first the generation's folders, with the files that went with them. A thing that
+    only later generations have goes, or is as before these, ahead of the rest of the generation's
+    own, as it may be in their way; at the end, if one of these still needs it. `dependents`: {"id",
+    "restart_on", "reload_on"} of programs that come back, and act when what they have read goes
+    ahead of them. `stays`: the ids of things that do not come back. Raises Refused.
     """
 
     def __init__(self, host, number):
