@@ -98,6 +98,7 @@ class Confirmation:
     clients: CutOver | None = None
     _early: Future[Proof] | None = None
     _is_new: bool = False  # the plan is no way back
+    _is_all_said: bool = False  # by the host, beside the last proof
     _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
@@ -166,9 +167,10 @@ class Confirmation:
             self._show_replaced(outcome, session)
         if outcome.ok:
             self.learn_pin(outcome)
-        tries = self._try(session) if outcome.ok else []
+        tries = self._try(outcome, session) if outcome.ok else []
         if tries and self._stays(session):
-            self._hear(outcome, session, len(tries))
+            if not self._is_all_said:
+                self._hear(outcome, session, len(tries))
         else:
             self._count_cut(outcome, session)
         if tries:
@@ -224,20 +226,22 @@ class Confirmation:
     def _excuse(self) -> frozenset[str]:
         return excused(self.before) if self.before else frozenset()
 
-    def _try(self, session: Session) -> list[Try]:
+    def _try(self, outcome: Outcome, session: Session) -> list[Try]:
         """Prove until there is a verdict. A first deploy has nothing to go back to: one try.
 
         A plan that stays in any case is not held until our own line is known to work.
         """
         tries: list[Try] = []
         while True:
-            with held(session):
+            with held(session), ThreadPoolExecutor(1) as pool:
+                said = pool.submit(evidence.is_all_said, self.host, outcome, session)
                 found = prove_hosts(
                     self.fleet, [self.host], served=self.served, derper=self.derper, session=session
                 )
                 self.proof = found[self.host.name]
                 broken = broken_rungs(self.proof)
                 control = (self.control or self._control)(self.host) if broken else None
+            self._is_all_said = said.result()
             tries.append(Try(broken, control))
             self.verdict = judged(tries, self._excuse())
             is_left = self.leaves and len(tries) >= TRIES

@@ -81,6 +81,28 @@ def test_a_part_of_a_plan_stays_when_it_is_proved_and_becomes_no_generation(
     assert armed.words == words
 
 
+@pytest.mark.parametrize(
+    ("oks", "said", "asked"),
+    [([True], [True], 0), ([True], [False], 1), ([False, True], [True, False], 1)],
+)
+def test_a_host_that_said_all_beside_the_last_proof_is_not_asked_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, oks: list[bool], said: list[bool], asked: int
+) -> None:
+    """An answer costs a turn."""
+    left, answers, heard = list(oks), list(said), list[str]()
+
+    def hear(*_: object, **__: object) -> Evidence:
+        heard.append("hear")
+        return Evidence()
+
+    monkeypatch.setattr(evidence, "is_all_said", lambda *_: answers.pop(0))
+    monkeypatch.setattr(evidence, "hear", hear)
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=left.pop(0))})
+    armed: Any = Armed(3)
+    Confirmation(fleet, HOST, None)(outcome(), armed)
+    assert (len(heard), armed.words[-1]) == (asked, "keep")
+
+
 def test_an_objection_of_the_host_takes_a_proved_plan_back(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
