@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import roles
-from engine.facts import Facts
+from engine.facts import Ask, Facts, asked
 from engine.generations import Generation, History, Stored
 from engine.resource import Absent
 from engine.run import Job, Verb
@@ -27,7 +27,7 @@ def way_back(judge: Confirmation, verb: Verb, choose: Callable[[Session], Stored
     return Job(
         verb=verb,
         plan=plan,
-        ask=relay.ASK_WITHDRAWN,
+        ask=asked(relay.ASK_WITHDRAWN, Ask(history=True)),
         afterwards=lambda _: pins.ask(host),
         fence=fence,
         places=roles.ROLES,

@@ -9,8 +9,10 @@ from __future__ import annotations
 from engine.facts import Ask, Facts
 from engine.run import NOTHING, Outcome
 from engine.scripts import script
+from engine.session import Session
 from fleet.shared import running
 from fleet.shared.fleet import Fleet
+from fleet.shared.seen import as_in
 from inventory.model import Host
 from probe.cutover import CutOver, clients_on, counted, known_clients
 from roles import relay
@@ -22,6 +24,20 @@ PATIENCE_S = 12  # of the 20 s that a question may take; clients that were watch
 def ask_before(host: Host) -> Ask:
     """Return the question how many clients there are, and since when the relay runs."""
     return Ask(commands={_BEFORE: running.metrics_command(host)})
+
+
+def ask_former(host: Host, session: Session) -> None:
+    """Ask the relay that runs for its clients, when it is not as the site file has it.
+
+    Its metrics are at another place then: where the newest generation has them. It costs turns only
+    where the place of the site file does not answer. The facts have to answer `ask_before` and
+    `relay.ASK_PORTS`.
+    """
+    if before(session.facts) or not (runs(session.facts) and session.newest.generation):
+        return
+    history = session.came_along or session.history()
+    if newest := history.find(history.newest):
+        session.ask(ask_before(as_in(host, newest.about)))
 
 
 def clients_before(facts: Facts) -> int | None:
