@@ -213,6 +213,7 @@ class Confirmation:
         release, new = (about.get("release", "") for about in (newest.about, outcome.about))
         if release and new and release != new:
             name, who, since = self.host.name, newest.who, newest.at
+            self.fleet.report.emit(event="replaces", host=name, release=release, who=who, since=since)
             self.fleet.report.line(name, "replaces", f"{release} of {who}, since {moment(since)}")
 
     def _stays(self, session: Session) -> bool:
