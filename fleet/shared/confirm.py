@@ -28,10 +28,20 @@ from fleet.shared.prove import (
     was_proved,
     with_words,
 )
-from fleet.shared.seen import SEEN, as_in, settings
+from fleet.shared.seen import SEEN, as_in, moved, settings
 from fleet.shared.shut_out import Wanted
 from fleet.shared.step import run, show_failures
-from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, judged, objection, pause_s
+from fleet.shared.verdict import (
+    TRIES,
+    Conclusion,
+    Try,
+    are_back,
+    broken_rungs,
+    excused,
+    judged,
+    objection,
+    pause_s,
+)
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.cutover import CutOver
@@ -177,7 +187,8 @@ class Confirmation:
             self.learn_pin(outcome)
         tries = self._try(session) if outcome.ok else []
         if tries and self._stays(session):
-            self._hear(outcome, session, len(tries))
+            then, _ = as_kept(self.host, history.find(session.generation))
+            self._hear(outcome, session, len(tries), then)
         else:
             self._count_cut(outcome, session)
         if tries:
@@ -263,15 +274,18 @@ class Confirmation:
             return f"{broken}, and our own line may be at fault"
         return broken if self.verdict is not Conclusion.PROVED else ""
 
-    def _hear(self, outcome: Outcome, session: Session, proofs: int) -> None:
+    def _hear(self, outcome: Outcome, session: Session, proofs: int, then: Host) -> None:
         """Ask the host of a plan for the rest. An objection makes a proved one a failed one.
 
-        But not where the relay was broken before.
+        But not where the relay was broken before. `then`: the host before the plan, whose clients
+        find a relay that has moved only once the map has its new place.
         """
         said = evidence.hear(self.host, outcome, session, strangers=proofs)
         self.clients = said.clients
-        cut_over.show(self.fleet, self.host, said.clients)
+        cut_over.show(self.fleet, self.host, said.clients, no_figure=cut_over.has_no_figure(outcome))
         against = objection(said)
+        if not are_back(said.clients) and moved(self.host, then):
+            against += f"; before it moves, run: invoke drain --host {self.host.name}"
         if against and self.verdict is Conclusion.PROVED and not self._excuse():
             self.verdict, self.why = Conclusion.FAILED, against
 

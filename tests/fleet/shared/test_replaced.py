@@ -18,8 +18,9 @@ from fleet.shared import confirm, cut_over, evidence, out_of_service
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import settings
-from fleet.shared.verdict import Evidence
+from fleet.shared.verdict import Conclusion, Evidence
 from inventory.docker import Docker
+from probe.cutover import CutOver
 from roles import relay
 from roles.relay import OutOfService
 from tests.fleet.generations import HOST, Armed, generation, known, outcome
@@ -143,6 +144,42 @@ def test_a_relay_that_is_stopped_for_a_change_is_asked_for_its_clients_where_it_
     monkeypatch.setattr(out_of_service, "step", step)
     assert out_of_service.stop(fleet, DERPER, Verb.DRAIN, state) == 4
     assert session.asked == [cut_over.ask_before(HOST)]
+
+
+@pytest.mark.parametrize(("https", "is_said"), [(8443, True), (443, False)])
+def test_a_relay_that_moves_with_its_clients_is_taken_back_and_the_drain_is_named(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, https: int, is_said: bool
+) -> None:
+    """They can find its new place only in the map, which has it after the proof."""
+    away = Evidence(clients=CutOver(cut=7, back=0, seconds=None))
+    monkeypatch.setattr(evidence, "hear", lambda *_, **__: away)
+    there = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": https})})
+    session: Any = Session("ann@desk")
+    judge = Confirmation(fleet, there, None)
+    judge(outcome(), session)
+    assert (session.words[-1], judge.verdict) == ("back", Conclusion.FAILED)
+    assert judge.why.startswith("the clients did not come back: 7 clients cut")
+    assert ("before it moves, run: invoke drain --host hk1" in judge.why) is is_said
+
+
+@pytest.mark.parametrize(
+    ("page", "listening", "changed", "is_said"),
+    [
+        ("", (RELAY,), ["service:derpfleet-relay.service"], True),
+        ("derp_clients_local 0", (RELAY,), ["service:derpfleet-relay.service"], False),
+        ("", (), ["service:derpfleet-relay.service"], False),  # it did not run
+        ("", (RELAY,), ["service:nginx.service"], False),  # it was not restarted
+    ],
+)
+def test_a_cut_over_without_a_figure_from_before_says_so(
+    fleet: Fleet, shown: io.StringIO, page: str, listening: tuple[Listener, ...],
+    changed: list[str], is_said: bool,
+) -> None:  # fmt: skip
+    session: Any = Session("ann@desk", page=page, listening=listening)
+    went = outcome(changed=changed)
+    went.facts = session.facts
+    Confirmation(fleet, HOST, None)(went, session)
+    assert ("the former relay's metrics did not answer" in shown.getvalue()) is is_said
 
 
 def test_without_a_generation_nothing_is_known_of_another_program(fleet: Fleet) -> None:
