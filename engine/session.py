@@ -104,7 +104,8 @@ class Session:
 
     def ask(self, ask: Ask) -> Facts:
         """Ask more questions, and return the facts with the answers. It costs one more turn."""
-        self._send({"ask": 1} | messages.asked(ask))
+        send = self._say if self.is_armed else self._send
+        send({"ask": 1} | messages.asked(ask))
         more = self._expect("facts")
         with self._sense():
             self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
@@ -223,7 +224,7 @@ class Session:
         self._settled("done")
 
     def _say(self, word: Mapping[str, Any]) -> None:
-        """Send a word about an armed plan. An agent that did not wait has said so, and ended."""
+        """Send a word while a plan is armed. An agent that did not wait has said so, and ended."""
         with suppress(Unreachable):
             self._send(word)
 
