@@ -95,6 +95,7 @@ def rollback(_: Context, host="", site="", to="", rollout="", dry_run=False, for
             return take_all_back(fleet, rollout, dry_run=dry_run)
         [one] = fleet.managed([host])
         if to in FOUND:
+            refuse("has no meaning when all of derpfleet is taken off", {"--force": force})
             return uninstall(fleet, one, dry_run=dry_run)
         return verb(fleet, one, to=to, dry_run=dry_run, force=force)
 

@@ -197,7 +197,7 @@ async def _exchange(
     """
     left, right = pair
     ways: tuple[Way, ...] = ()
-    crowded = damaged = False
+    crowded = False
     attempts = 0
     try:
         async with asyncio.timeout(patience_s):
@@ -289,7 +289,7 @@ def _cut_off(target: Target, error: Exception, size: int) -> Broken:
     """Return the reason why packets of that size were lost, or a client with them."""
     if isinstance(error, _Lossy):
         return Broken(
-            f"packets were lost in each attempt, {error} in all",
+            f"packets were lost in each attempt (attempts made: {error})",
             cause="the relay admits clients and drops some of their packets",
             next=target.read_log,
         )

@@ -18,7 +18,6 @@ LONGEST = (
     "tests/e2e/test_broken_releases.py",
     "tests/e2e/test_firewalls.py",
     "tests/e2e/test_pairs.py",
-    "tests/e2e/test_rollout.py",
     "tests/roles/test_on_hosts.py",
 )
 

@@ -1,4 +1,7 @@
-"""The files that make a CI the controller: they are valid, and a cancelled job ends in time."""
+"""The files that make a CI the controller: they are valid, and a cancelled job ends in time.
+
+Summaries have the words of derpfleet, whatever hosts send.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ import pytest
 import yaml
 
 import tasks
+from engine.rollout.machine import PAUSED
+from engine.rollout.state import Rollout, RolloutAction, RolloutEvent
 from fleet.shared import interrupt
+from tests.engine.simulated import world_of
+from tests.fleet.test_rollout import POLICY, Desk, fleet_of
 from tests.test_docs import long_options
 from tests.test_imports import ROOT
 
@@ -44,11 +51,35 @@ def gitlab_scripts() -> dict[str, str]:
 
 
 SCRIPTS = [*github_scripts().values(), *gitlab_scripts().values()]
+STEPS = github()["jobs"]["relays"]["steps"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_is_valid_for_the_shell(script: str) -> None:
-    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [("bash", each) for each in github_scripts().values()]
+    + [("sh", each) for each in gitlab_scripts().values()],
+)
+def test_a_script_is_valid_for_the_shell_of_its_runner(shell: str, script: str) -> None:
+    subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_an_action_is_pinned_to_a_commit_with_its_version_and_leaves_no_token() -> None:
+    uses = re.findall(r"uses: (\S+)(.*)", GITHUB.read_text())
+    assert len(uses) == len([step for step in STEPS if "uses" in step]) == 4
+    for action, rest in uses:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action)
+        assert re.fullmatch(r"  # v\d+\.\d+\.\d+", rest)
+    checkouts = [step for step in STEPS if "actions/checkout@" in step.get("uses", "")]
+    assert [step["with"]["persist-credentials"] for step in checkouts] == ["false", "false"]
+
+
+def test_the_key_of_the_cache_is_of_all_that_is_built_or_fetched() -> None:
+    [cache] = [step["with"] for step in STEPS if "actions/cache@" in step.get("uses", "")]
+    patterns = re.findall(r"'derpfleet/([^']+)'", cache["key"])
+    hashed = {path for pattern in patterns for path in ROOT.glob(f"{pattern}/*") if path.is_file()}
+    locks = {path for name in ("requirements", "artefacts") for path in (ROOT / name).rglob("*.lock")}
+    assert locks | set((ROOT / "artefacts").rglob("go.sum")) | set((ROOT / "relay").rglob("*.py")) <= hashed
+    assert cache["key"].startswith(cache["restore-keys"])
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -64,26 +95,38 @@ def test_files_that_a_script_names_are_in_the_checkout() -> None:
 
 
 def test_a_pull_request_checks_and_main_rolls_out() -> None:
-    when = {step.get("name"): step.get("if") for step in github()["jobs"]["relays"]["steps"]}
+    when = {step.get("name"): step.get("if") for step in STEPS}
     assert when["Check"] == "github.event_name == 'pull_request'"
-    assert when["Rollout"] == when["Register"] == "github.event_name == 'push'"
+    assert when["Rollout"] == "github.event_name == 'push'"
+    assert when["Register"] == f"{when['Rollout']} || {when['Resume']}"
+    assert when["Look"].endswith(f"!{when['Resume']}")
+    assert set(github()["on"]["workflow_dispatch"]["inputs"]) == {"resume"}
     assert github()["on"]["push"]["branches"] == ["main"]
     rules = {name: gitlab()[name]["rules"][0]["if"] for name in ("check", "rollout", "register", "look")}
     assert rules["check"] == '$CI_PIPELINE_SOURCE == "merge_request_event"'
     assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rules["rollout"]
     assert rules["register"] == rules["rollout"]
+    [resume] = gitlab()["resume"]["rules"]
+    assert resume == gitlab()["rollout"]["rules"][0] | {"when": "manual", "allow_failure": "true"}
 
 
 def test_nothing_is_registered_after_a_rollout_that_failed_or_is_paused() -> None:
     steps = [step for step in github()["jobs"]["relays"]["steps"] if "continue-on-error" not in step]
     names = [step.get("name") for step in steps]
-    assert names.index("Rollout") < names.index("Register")
+    assert names.index("Rollout") < names.index("Resume") < names.index("Register")
+    assert all("()" not in STEPS[names.index(name)]["if"] for name in ("Rollout", "Resume", "Register"))
     assert gitlab()["register"]["needs"] == ["rollout"]
     assert "allow_failure" not in gitlab()["rollout"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 5, 6, 7, 8])
-@pytest.mark.parametrize("script", [github_scripts()["Rollout"], gitlab()["rollout"]["script"][-1]])
+@pytest.mark.parametrize(
+    "script",
+    [
+        *[github_scripts()[name] for name in ("Rollout", "Resume")],
+        *[gitlab()[name]["script"][-1] for name in ("rollout", "resume")],
+    ],
+)
 def test_a_rollout_passes_when_all_hosts_are_confirmed(tmp_path: Path, script: str, code: int) -> None:
     stand_in(tmp_path, f'test "$1" = rollout && exit {code}')
     done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, check=False)
@@ -116,6 +159,63 @@ def test_a_check_that_finds_changes_passes(tmp_path: Path, script: str, code: in
     )
     assert (done.returncode == 0) == passes
     assert "+ a line" in done.stdout
+
+
+def test_the_changes_of_a_check_are_linked_in_its_merge_request() -> None:
+    [path] = gitlab()["check"]["artifacts"]["paths"]
+    assert gitlab()["check"]["artifacts"]["expose_as"]
+    assert f"check > {path.removeprefix('derpfleet/')} " in gitlab()["check"]["script"][-1]
+
+
+def summary_of(folder: Path, script: str) -> tuple[str, str]:
+    """Run a step of GitHub's. Returns what it adds to the summary, and its output."""
+    summary = folder / "summary"
+    summary.touch()
+    env = {**os.environ, "GITHUB_STEP_SUMMARY": str(summary)}
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=True
+    )
+    return summary.read_text(), done.stdout
+
+
+@pytest.mark.parametrize(("step", "file"), [("Check", "sent"), ("Summary", "rollout.log")])
+def test_no_line_of_a_host_ends_the_block_and_a_summary_is_bounded(
+    tmp_path: Path, step: str, file: str
+) -> None:
+    stand_in(tmp_path, "cat sent")
+    (tmp_path / file).write_text("+ a line\n ~~~~~\n~~~\n[a link](https://example.org)\n")
+    lines = summary_of(tmp_path, github_scripts()[step])[0].splitlines()
+    assert lines[0].startswith("~~~")
+    assert "[a link](https://example.org)" in lines
+    assert [line for line in lines[1:] if line.strip(" ").startswith("~~~")] == [lines[-1]]
+    (tmp_path / file).write_text("+ a line\n" * 200_000)
+    assert len(summary_of(tmp_path, github_scripts()[step])[0]) < 1024 * 1024
+
+
+@pytest.mark.parametrize("how", ["paused", "lost", "ended"])
+def test_the_summary_of_a_rollout_is_its_output_and_a_pause_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    desk = Desk(tmp_path, world_of(fleet_of(3), POLICY), monkeypatch, json_lines=False)
+    perform = desk.world.perform
+
+    def losing(state: Rollout, action: RolloutAction) -> RolloutEvent:
+        desk.lost = how == "lost"
+        return perform(state, action)
+
+    monkeypatch.setattr(desk.world, "perform", losing)
+    code = desk.begin(pauses=how == "paused")
+    said = desk.shown.getvalue()
+    (tmp_path / "said").write_text(said)
+    stand_in(tmp_path, f"cat said; exit {code}")
+    done = subprocess.run(
+        ["bash", "-e", "-c", github_scripts()["Rollout"]], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, said)
+    summary, shown = summary_of(tmp_path, github_scripts()["Summary"])
+    assert said in summary
+    assert (shown.startswith("::warning ") and "resume" in shown) == (code == PAUSED) == (how != "ended")
 
 
 def stand_in(folder: Path, script: str) -> None:
@@ -197,8 +297,10 @@ def cancelled(folder: Path, script: str, signals: Signals) -> tuple[int, float, 
 
 ON_MAIN = [
     pytest.param(github_scripts()["Rollout"], OF_GITHUB, id="github"),
+    pytest.param(github_scripts()["Resume"], OF_GITHUB, id="github, resume"),
     pytest.param(github_scripts()["Register"], OF_GITHUB, id="github, register"),
     pytest.param(gitlab()["rollout"]["script"][-1], OF_GITLAB, id="gitlab"),
+    pytest.param(gitlab()["resume"]["script"][-1], OF_GITLAB, id="gitlab, resume"),
     pytest.param(gitlab()["register"]["script"][-1], OF_GITLAB, id="gitlab, register"),
 ]
 

@@ -13,7 +13,7 @@ from control.headscale import transaction
 from control.headscale.facts import HeadscaleRefused
 from control.headscale.pages import ask_map, nodes_at_home, read_lasting_map, read_map
 from control.headscale.registration import regions_of, registration
-from control.regions import hosts_in
+from control.regions import hosts_in, ids_of
 from control.sentences import has_former_id, region_stays, with_certificates
 from control.served import Served, Unknown, Unreadable
 from engine.crash import made_of_facts
@@ -97,16 +97,16 @@ class HeadscaleServer:
         """
         with self.reach.session(headscale_facts.ask(self.site)) as session:
             regions = headscale_facts.read_facts(self.site, session.facts).regions
-            gone = regions_of(self.site, host, session.facts)
-            there = [one.region.id for one in gone if one.region.id in regions]
+            hosts = [*self.site.hosts.values()]
+            there = ids_of(regions, hosts, host)
             if not there:
                 yield None
                 return
-            others = hosts_in(regions, [*self.site.hosts.values()])
+            gone = regions_of(self.site, host, session.facts)
             files = headscale_facts.ask(self.site, session.facts)
             facts = session.ask(asked(files, ask_map(self.site, session.facts)))
             yield Withdrawal(
-                others=[other for other in others if other.name != host.name],
+                others=[other for other in hosts_in(regions, hosts) if other.name != host.name],
                 served=read_map(facts),
                 nodes_at_home=partial(nodes_at_home, session, self.site, there),
                 refuse_removal=partial(transaction.resources, self.site, facts, (), gone),

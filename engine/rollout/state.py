@@ -76,8 +76,8 @@ class RolloutEvent:
     its clients, the kind of host that it is, the host nearest to it ("" when that is not known),
     and whether it moves: clients find it in another place after its cut-over. `hosts`: those that
     did not hold while they were watched, those that are registered, or those that the map takes
-    only together with others. `cut`: the clients that a
-    restart has cut; `gap_s`: the seconds until the last of them that came back was seen.
+    only together with others. `cut`: the clients that a restart has cut; `gap_s`: the seconds until
+    the last of them that came back was seen.
     """
 
     kind: EventKind

@@ -34,11 +34,17 @@ class Package(Kind):
         return {"installed": "yes"}
 
     def present(self):
+        return self._among(self._installed())
+
+    def _installed(self):
+        """Return which packages of the plan are installed."""
+        return self.host.packages.installed([one.spec["package"] for one in self.host.alike(self)])
+
+    def _among(self, installed):
+        """Return its state, where these packages are installed."""
         creates = self.spec.get("creates")
-        if creates and os.path.lexists(self.host.root + creates):
-            return {"installed": "yes"}
-        names = [resource.spec["package"] for resource in self.host.alike(self)]
-        return {"installed": "yes" if self.spec["package"] in self.host.packages.installed(names) else "no"}
+        is_there = creates and os.path.lexists(self.host.root + creates)
+        return {"installed": "yes" if is_there or self.spec["package"] in installed else "no"}
 
     def is_ahead(self):
         return True
@@ -49,7 +55,7 @@ class Package(Kind):
     def fix(self, keys):
         batch = self._batch()
         for other in batch[1:]:
-            self.host.unconfirmed.remember(other, other.present())
+            self.host.unconfirmed.remember(other, {"installed": "no"})
         self.host.packages.install([resource.spec["package"] for resource in batch])
 
     def _batch(self):
@@ -60,7 +66,8 @@ class Package(Kind):
         resources = self.host.resources
         met = {resource.id for resource in resources[: resources.index(self)]} - self.host.left
         later = [r for r in self.host.alike(self) if r is not self and set(r.spec["needs"]) <= met]
-        return [self] + [resource for resource in later if resource.present() != resource.wanted()]
+        installed = self._installed()
+        return [self] + [one for one in later if one._among(installed) != one.wanted()]
 
 
 class Conffile(AtPath):

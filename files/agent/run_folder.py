@@ -53,11 +53,13 @@ class RunFolder:
     def scratch(self):
         """Yield a folder of this run. Remove it in the end, and ours if the host has nothing else
         of derpfleet."""
-        folder = self._scratch()
         try:
-            yield folder
+            folder = self._scratch()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
             self._leave()
 
     def _scratch(self):

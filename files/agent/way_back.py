@@ -18,8 +18,9 @@ DEPLOY = "set the site file back to that state, and deploy"
 class WayBack:
     """The way to generation `number`, and what stays all the same.
 
-    `resources`: first the things that only later generations have, as they were before these, then
-    the generation's own. `stays`: the ids of things that do not come back. Raises Refused.
+    `resources`: first the generation's folders, with the files that went with them, then the things
+    that only later generations have, as they were before these, then the rest of the generation's
+    own. `stays`: the ids of things that do not come back. Raises Refused.
     """
 
     def __init__(self, host, number):

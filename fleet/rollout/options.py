@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from engine.rollout.state import EventKind
 from fleet.rollout import compare, go_on, rollout
 from fleet.shared.fleet import Fleet
-from fleet.shared.options import number, refuse
+from fleet.shared.options import number, one_of, refuse
 from inventory import words
 from inventory.errors import DerpfleetError
 from inventory.rollout import RolloutPolicy
@@ -46,8 +46,8 @@ def carry_out(fleet: Fleet, names: Sequence[str], given: RolloutOptions) -> int:
     if given.resume or given.abort:
         others = {_option(key): value for key, value in {**given.keys, **given.head}.items()}
         others |= {"--host": names, "--again": given.again, "--dry-run": given.dry_run}
-        others |= {"--resume": given.resume and given.abort}
         refuse("has no meaning for a rollout that has begun", others)
+        one_of({"--resume": given.resume, "--abort": given.abort})
         return go_on(fleet, EventKind.ABORTED if given.abort else EventKind.RESUMED, wait_s=wait_s)
     policy, chosen_hosts = chosen(fleet.site.rollout, given.keys), fleet.equipped(names, resolve=True)
     fleet.hosts(policy.canary)

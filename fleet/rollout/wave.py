@@ -89,10 +89,11 @@ def compare_regions(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
         return event
     proofs = prove_hosts(fleet, hosts, served=server.unasked("compared when it is registered"))
     under_way.proofs |= proofs
-    for host in (broken := [host for host in hosts if not proofs[host.name].ok]):
-        words = f"its region stays as it is; once it is proved: invoke deploy --host {host.name}"
-        fleet.report.line(host.name, "not proved", words)
-    proved = [host for host in hosts if host not in broken]
+    proved = [host for host in hosts if proofs[host.name].ok]
+    for host in hosts:
+        if host not in proved:
+            words = f"its region stays as it is; once it is proved: invoke deploy --host {host.name}"
+            fleet.report.line(host.name, "not proved", words)
     put = _put(under_way, proved) if proved else event
     return event if put.kind is EventKind.REGISTERED else put
 
@@ -109,7 +110,7 @@ def _put(under_way: UnderWay, hosts: Sequence[Host]) -> RolloutEvent:
         why = "the map that clients get does not agree with the relays"
     except TooFewRelays as error:
         words = f"{', '.join(names)} cannot be in the map alone"
-        fleet.report.line(NAME, "later", f"{words}: registered with the next wave that is proved")
+        fleet.report.line(NAME, "later", f"{words}, but with the next relay that is proved")
         return RolloutEvent(kind=EventKind.DEFERRED, hosts=names, why=f"{words}: {error.why}")
     except DerpfleetError as error:
         fleet.report.failure(error)

@@ -149,7 +149,7 @@ class Confirmation:
             return None
         then, derper = as_kept(self.host, newest)
         proof = prove_quietly(self.fleet, then, derper=derper)
-        return with_words(self.fleet, then, proof, words)
+        return with_words(self.fleet, then, proof, words, derper=derper)
 
     def looking_early(self, job: Job, work: Callable[[Job], Outcome]) -> Outcome:
         """Return what `work` does; where the relay is up, it is proved during the login."""

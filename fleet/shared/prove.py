@@ -168,11 +168,16 @@ def prove_quietly(
     return proof
 
 
-def with_words(fleet: Fleet, host: Host, proof: Proof, asked: HostsWords | None) -> Proof:
-    """Return the proof with the host's words about the admission, where they are known."""
+def with_words(
+    fleet: Fleet, host: Host, proof: Proof, asked: HostsWords | None, *, derper: str = ""
+) -> Proof:
+    """Return the proof with the host's words about the admission, where they are known.
+
+    `derper`: as for `prover`.
+    """
     if asked is None or proof["handshake"].status != "ok":
         return proof
-    [wanted] = targets(fleet, [host])
+    [wanted] = targets(fleet, [host], derper=derper)
     return with_rung(proof, admission_rung(wanted, asked))
 
 

@@ -103,7 +103,7 @@ class Judge(Protocol):
     def absent(self, *, needs: tuple[str, ...] = (), unless_kept: bool = False) -> list[Resource]:
         """Return the removal of `Admitting.resources`, after `needs`.
 
-        `unless_kept`: all stays that a kept generation needs and nobody has any more.
+        `unless_kept`: things stay that a kept generation needs, and that nothing could bring back.
         """
 
     def ask(self, host: Host, site: Site) -> Ask:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from engine.resource import Resource, Service
+from engine.resource import Package, Resource, Service
 from tests.agent.driver import OnStage
 from tests.agent.plans import another_service, another_table, relay_host
 
@@ -73,6 +73,15 @@ def test_a_check_asks_each_question_once(on_stage: OnStage) -> None:
     assert Counter(words.split()[0] for words in asked) == {
         "dpkg-query": 1, "nft": 2, "systemctl": 1, "sockets": 1,
     }  # fmt: skip
+
+
+def test_packages_of_one_batch_are_asked_for_together(on_stage: OnStage) -> None:
+    """Before, while the batch is found, and after it."""
+    agent = on_stage()
+    agent.extra = SPY
+    assert agent.run([Package(package=f"package-{number}") for number in range(5)]).ok
+    asked = (agent.stage.root / "var/fake/asked").read_text().splitlines()
+    assert sum("Status-Status" in words for words in asked) == 3
 
 
 def with_a_socket(resource: Resource) -> Resource:

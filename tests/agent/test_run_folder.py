@@ -49,3 +49,26 @@ def test_a_folder_that_goes_meanwhile_is_made_again(moment: str, tmp_path: Path)
     argv = [sys.executable, "-B", "-c", PLAY, moment, str(tmp_path)]
     done = subprocess.run(argv, cwd=FILES, capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(done.stdout) == ["ann", None, "bob", True, []]
+
+
+FULL = """
+import errno, json, os, sys
+from agent import run_folder
+run = run_folder.RunFolder(sys.argv[1])
+run.lock("lock", {"who": "ann"})
+def mkdir(*words):
+    raise OSError(errno.ENOSPC, "no room")
+run_folder.os.mkdir = mkdir
+try:
+    with run.scratch():
+        pass
+except OSError as error:
+    print(json.dumps([error.errno == errno.ENOSPC, os.listdir(sys.argv[1] + "/run")]))
+"""
+
+
+def test_nothing_is_left_where_there_is_no_room_for_a_folder_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    argv = [sys.executable, "-B", "-c", FULL, str(tmp_path)]
+    done = subprocess.run(argv, cwd=FILES, capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(done.stdout) == [True, []]

@@ -80,6 +80,13 @@ def runs(desk: Desk) -> bool:
     return any(desk.stage.run_in("hk1", argv, check=False).returncode == 0 for argv in asked)
 
 
+def forget(desk: Desk) -> None:
+    """Take off hk1 what a former deploy left: our tailscaled, unused, is still a node."""
+    desk.stage.run_in("hk1", ["systemctl", "stop", tailscaled.UNIT], check=False)
+    state = [f"/var/lib/{part}{tailscaled.NAME}" for part in ("", "private/")]
+    desk.stage.run_in("hk1", ["rm", "-rf", *state])
+
+
 def keep_secret(desk: Desk, key: str, ran: Ran) -> None:
     """The key is in no output, and in no file or log of the host."""
     assert key not in json.dumps(ran.events) + ran.errors
@@ -201,6 +208,7 @@ def test_a_broken_release_with_another_tailscaled_is_taken_back(
 def test_an_auth_key_that_the_login_server_refuses(
     desk: Desk, nodes: Nodes, operators: str, why: str
 ) -> None:
+    forget(desk)
     desk.edit("hk1", relay=joined())
     key = auth_key(desk.stage, "--expiration", "1s")
     time.sleep(1.1)

@@ -82,6 +82,9 @@ def test_zero_is_the_host_as_it_was_found(monkeypatch: pytest.MonkeyPatch, to: s
     monkeypatch.setattr(uninstall, "uninstall", lambda _, host, **__: done.append(host))
     rollout_tasks.rollback(Context(), "hk1", to=to)
     assert done == [HOST]
+    with pytest.raises(DerpfleetError, match="--force has no meaning when all of derpfleet is taken off"):
+        rollout_tasks.rollback(Context(), "hk1", to=to, force=True)
+    assert done == [HOST]
 
 
 @pytest.mark.parametrize(

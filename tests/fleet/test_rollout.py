@@ -340,12 +340,20 @@ def test_an_option_that_does_not_fit_is_named(key: str, value: str, option: str)
 
 
 @pytest.mark.parametrize(
-    "more", [{"keys": {"budget": "1"}}, {"again": True}, {"dry_run": True}, {"abort": True}]
+    "more", [{"keys": {"budget": "1"}}, {"again": True}, {"dry_run": True}, {"again": True, "abort": True}]
 )
 def test_one_that_has_begun_takes_no_options(desk_of: Any, more: dict[str, Any]) -> None:
     desk = desk_of(fleet_of(4))
     with pytest.raises(DerpfleetError, match="no meaning for a rollout that has begun"):
         carry_out(desk.fleet(), [], options(resume=True, **more))
+
+
+def test_one_that_has_begun_goes_on_or_ends(desk_of: Any) -> None:
+    desk = desk_of(fleet_of(4))
+    assert desk.begin(pauses=True) == 6
+    with pytest.raises(DerpfleetError, match="give one of --resume and --abort"):
+        carry_out(desk.fleet(), [], options(resume=True, abort=True))
+    assert carry_out(desk.fleet(), [], options(abort=True)) == 0
 
 
 def test_relays_that_somebody_else_runs_are_left_to_them(

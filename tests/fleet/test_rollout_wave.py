@@ -220,7 +220,7 @@ def test_a_wave_enters_a_policy_by_one_write_or_not_at_all(
         event = wave.register_wave(confirmed, hosts[:1])
         assert (event.kind, event.hosts, net.writes) == (EventKind.DEFERRED, ("hk1",), 0)
         assert "Leave derpmap.omit_default_regions out of the site file" in event.why
-        assert "registered with the next wave that is proved" in shown.getvalue()
+        assert "hk1 cannot be in the map alone, but with the next relay that is proved" in shown.getvalue()
         event = wave.register_wave(confirmed, hosts)
         assert event == RolloutEvent(kind=EventKind.REGISTERED, hosts=HOSTS)
         assert net.writes == 1 and '"900"' in net.text and '"901"' in net.text

@@ -143,18 +143,28 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     moved = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": 8443})})
     if history.generations or history.unconfirmed.plan:
         left = history.unconfirmed
-        history = known(generation(3, "b", about={"seen": settings(moved)}), left=left)
+        about = {"seen": settings(moved), confirm.DERPER: "its own"}
+        history = known(generation(3, "b", about=about), left=left)
     seen: list[int] = []
+    derpers: list[str] = []
 
-    def prove_now(_: Fleet, host: Host, **__: object) -> Proof:
+    def prove_now(_: Fleet, host: Host, *, derper: str = "", **__: object) -> Proof:
         seen.append(host.ports.https)
+        derpers.append(derper)
         return proof("hk1", ok=ok)
 
+    def with_words(_: Fleet, __: Host, found: Proof, ___: object, *, derper: str = "") -> Proof:
+        derpers.append(derper)
+        return found
+
     monkeypatch.setattr(confirm, "prove_quietly", prove_now)
+    monkeypatch.setattr(confirm, "with_words", with_words)
     session: Any = Before(history, runs=runs)
     judge = Confirmation(fleet, HOST, None)
     judge.look(Job(verb=Verb.DEPLOY, plan=lambda _: (), about=lambda _: {}), [], session)
     assert (seen, session.asked) == (proofs, asked)
+    # The site file need not say any more which derper it was.
+    assert derpers == [derper for port in proofs for derper in ["its own" if port == 8443 else ""] * 2]
     is_known = bool(history.generations) and not history.unconfirmed.plan
     assert (judge.before is not None) is ((runs and ok) or is_known)
 

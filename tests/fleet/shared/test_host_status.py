@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -110,6 +111,30 @@ def test_clients_are_watched_until_all_are_back(server: HTTPServer) -> None:
     found = counted("derp_clients_local 9\nprocess_start_unix_time 900\n", done.stdout)
     assert found is not None
     assert (found.cut, found.back) == (9, 7)
+
+
+@pytest.mark.parametrize(
+    ("answer", "page"),
+    [
+        ("", ""),
+        ("HTTP/1.1 200 OK\r\nContent-Len", ""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\nderp_clients_local 1", ""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\nderp_clients_local 12\n", "derp_clients_local 12\n"),
+        ("HTTP/1.0 200 OK\r\n\r\nderp_clients_local 12\n", "derp_clients_local 12\n"),
+    ],
+)
+def test_an_answer_that_is_cut_short_is_none(answer: str, page: str) -> None:
+    """A relay that has just ended has accepted a connection; it runs no longer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        argv = (sys.executable, "-I", "-c", script("fetch"), "http", DOMAIN, port, "/metrics")
+        asking = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line, _ = server.accept()
+        with line:
+            line.recv(4096)
+            line.sendall(answer.encode())
+        out, err = asking.communicate(timeout=20)
+    assert (out, asking.returncode == 0) == (page and f"{page}\n", bool(page)), err
 
 
 def test_a_relay_that_does_not_answer_is_watched_for_so_long_only() -> None:
