@@ -202,6 +202,9 @@ def test_a_broken_release_with_another_tailscaled_is_taken_back(
     assert pid(desk) == operators
     again = desk.invoke("deploy", "--host", "hk1")
     assert (again.code, again.changed("hk1")) == (0, []), again.why()
+    desk.edit("hk1", relay={"admission": "headscale"})
+    settled(desk)
+    assert not runs(desk)
 
 
 @pytest.mark.parametrize("why", ["expired", "already used"])
