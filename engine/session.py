@@ -108,8 +108,9 @@ class Session:
 
         Any thread may call this; one that asks meanwhile waits.
         """
+        send = self._say if self.is_armed else self._send
         with self._asking:
-            self._send({"ask": 1} | messages.asked(ask))
+            send({"ask": 1} | messages.asked(ask))
             more = self._expect("facts")
             with self._sense():
                 self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
@@ -228,7 +229,7 @@ class Session:
         self._settled("done")
 
     def _say(self, word: Mapping[str, Any]) -> None:
-        """Send a word about an armed plan. An agent that did not wait has said so, and ended."""
+        """Send a word while a plan is armed. An agent that did not wait has said so, and ended."""
         with suppress(Unreachable):
             self._send(word)
 
