@@ -151,6 +151,11 @@ class Outcome:
         """Return whether nothing failed and everything was reached."""
         return not self.failures and not self.stopped
 
+    @property
+    def has_gone_back(self) -> bool:
+        """Return whether the end of a way back was reported, well or badly."""
+        return self.is_going_back and bool(self.generation or self.astray)
+
     def hear(self, event: Event, roles: Mapping[str, str]) -> None:
         """Take an event of the agent in. `roles`: by the id of a resource."""
         kind = event["event"]

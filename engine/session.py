@@ -75,6 +75,7 @@ class Session:
         """
         self._login, self._on_event = login, on_event
         self._stopping, self._agent_acts = threading.Event(), threading.Event()
+        self._asking = threading.Lock()
         self.is_open = True
         self._ids: Collection[str] | None = None  # those of the plan
         self.is_armed = False  # the plan is applied, and waits for `keep`, `back` or `leave`
@@ -103,12 +104,17 @@ class Session:
         self.close()
 
     def ask(self, ask: Ask) -> Facts:
-        """Ask more questions, and return the facts with the answers. It costs one more turn."""
-        self._send({"ask": 1} | messages.asked(ask))
-        more = self._expect("facts")
-        with self._sense():
-            self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
-        return self.facts
+        """Ask more questions, and return the facts with the answers. It costs one more turn.
+
+        Any thread may call this; one that asks meanwhile waits.
+        """
+        send = self._say if self.is_armed else self._send
+        with self._asking:
+            send({"ask": 1} | messages.asked(ask))
+            more = self._expect("facts")
+            with self._sense():
+                self.facts = messages.answered(self.facts.extended(messages.unpacked(more["z"])), ask)
+            return self.facts
 
     def history(self) -> History:
         """Return the host's generations. It costs one more turn, unless they came along."""
@@ -223,7 +229,7 @@ class Session:
         self._settled("done")
 
     def _say(self, word: Mapping[str, Any]) -> None:
-        """Send a word about an armed plan. An agent that did not wait has said so, and ended."""
+        """Send a word while a plan is armed. An agent that did not wait has said so, and ended."""
         with suppress(Unreachable):
             self._send(word)
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -17,7 +18,7 @@ from probe.certificate import Chain
 from probe.net import BoundedStream, Flooded, Patience
 from probe.proof import Broken, Found
 from probe.target import Part, Target
-from probe.tcp import dial
+from probe.tcp import Dialled
 from probe.tls import open_tls
 from probe.web import UNREACHED, authority, excerpt, unreached
 from relay.client import Client, Event, Greeted, NotUpgraded, Pinged
@@ -109,15 +110,24 @@ class Cast:
             peer.stream.close()
 
 
+def ends(target: Target, addresses: Sequence[str]) -> list[str]:
+    """Return the address that each client of the cast connects to, in their order.
+
+    The second one does as real clients do: it uses IPv6 when the relay has it.
+    """
+    pair = [addresses[0], addresses[-1]]
+    return [*pair, addresses[0]] if target.prover else pair
+
+
 async def check_upgrade(
-    target: Target, addresses: tuple[str, ...], chain: Chain, patience: Patience
+    target: Target, dialled: Sequence[Dialled], chain: Chain, patience: Patience
 ) -> Found[Cast]:
     """Upgrade each client of the cast; all have to be greeted with the same server key.
 
-    Raises Broken.
+    `dialled`: a connection to each of `ends`. Raises Broken.
 
     The first client asks for the upgrade and waits. The second does as real clients do: with the
-    fast start when the relay offers it, and over IPv6 when the relay has it.
+    fast start when the relay offers it.
     """
     mesh = (
         bytes.fromhex(target.prover.mesh_key.reveal()) if target.prover and target.prover.mesh_key else None
@@ -126,14 +136,15 @@ async def check_upgrade(
     known = _private(target.prover.keys) if target.prover and not mesh else None
     keys = known or (make_private_key(), make_private_key())
     info = ClientInfo(mesh_key=mesh, is_prober=True)
-    plan = [
-        (addresses[0], Client(keys[0], info)),
-        (addresses[-1], Client(keys[1], info, server_key=chain.derp_key)),
-    ]
+    clients = [Client(keys[0], info), Client(keys[1], info, server_key=chain.derp_key)]
     if target.prover:
-        plan.append((addresses[0], Client(make_private_key(), ClientInfo(is_prober=True))))
+        clients.append(Client(make_private_key(), ClientInfo(is_prober=True)))
+    first = dialled[0].address
     greetings = await asyncio.gather(
-        *(_greeted(target, address, addresses[0], client, patience) for address, client in plan),
+        *(
+            _greeted(target, one, first, client, patience)
+            for one, client in zip(dialled, clients, strict=True)
+        ),
         return_exceptions=True,
     )
     peers = [peer for peer in greetings if isinstance(peer, ProbeClient)]
@@ -153,6 +164,7 @@ async def check_upgrade(
             peer.stream.close()
         raise
     start = " and by fast start" if chain.derp_key else ""
+    addresses = dict.fromkeys(one.address for one in dialled)
     families = f" over {' and '.join(addresses)}" if len(addresses) > 1 else ""
     return Found(
         Cast((peers[0], peers[1]), peers[2] if len(peers) > 2 else None),
@@ -167,14 +179,14 @@ def _private(keys: tuple[Secret, Secret]) -> tuple[bytes, bytes]:
 
 
 async def _greeted(
-    target: Target, address: str, first: str, client: Client, patience: Patience
+    target: Target, dialled: Dialled, first: str, client: Client, patience: Patience
 ) -> ProbeClient:
-    """Connect and return a client that has read the server's key. Raises Broken.
+    """Return a client that has read the server's key. Raises Broken.
 
     `first`: the address whose certificate was right before.
     """
-    fast = client.server_key is not None
-    connection = await dial(address, target.https_port, target, patience)
+    fast, address = client.server_key is not None, dialled.address
+    connection = await dialled.connection
     try:
         stream, _ = await open_tls(target, connection, address, patience)
     except Broken as broken:

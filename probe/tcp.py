@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,6 +34,32 @@ async def dial(address: str, port: int, target: Target, patience: Patience) -> s
     )
     async with within(patience.tcp_s, late, partial(_unconnected, target, address, port)):
         return await connect(address, port)
+
+
+@dataclass(frozen=True)
+class Dialled:
+    """A connection to `address` that is being made. `connection`: see `dial`."""
+
+    address: str
+    connection: asyncio.Task[socket.socket]
+
+
+@contextlib.asynccontextmanager
+async def dialling(
+    addresses: Sequence[str], port: int, target: Target, patience: Patience
+) -> AsyncIterator[list[Dialled]]:
+    """Dial a connection to each of these addresses while the block works. Its end closes them."""
+    dialled = [
+        Dialled(address, asyncio.create_task(dial(address, port, target, patience))) for address in addresses
+    ]
+    try:
+        yield dialled
+    finally:
+        for each in dialled:
+            each.connection.cancel()
+        for found in await asyncio.gather(*(each.connection for each in dialled), return_exceptions=True):
+            if isinstance(found, socket.socket):
+                found.close()
 
 
 def _unanswered(address: str, port: int) -> dict[str, Any]:

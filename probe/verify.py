@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from control.served import Map, Unknown
 from probe.certificate import Chain
-from probe.derp import check_upgrade
+from probe.derp import check_upgrade, ends
 from probe.derpmap import map_rung
 from probe.handshake import check_handshake
 from probe.lateness import Lateness, starved
@@ -27,7 +27,7 @@ from probe.packets import check_idle, check_packets
 from probe.proof import LADDER, Broken, Found, Proof, Rung, Skip
 from probe.stun import check_stun
 from probe.target import Target
-from probe.tcp import check_tcp
+from probe.tcp import Dialled, check_tcp, dialling
 from probe.tls import check_tls
 from probe.web import authority, check_generate_204, check_probe
 
@@ -92,9 +92,9 @@ class _Climb:
     async def all_the_way(self, served: Mapping[str, Any] | None) -> Proof:
         """Climb the whole ladder.
 
-        In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS. Then DERP, beside /derp/probe:
-        1 TCP, 1 TLS, 1 upgrade, 1 handshake, and about 4 for the packets: those of 64 KiB need
-        TCP's slow start, up and down.
+        In round trips, for a healthy relay: 1 look-up, 1 TCP, 1 TLS, beside which the clients dial.
+        Then DERP, beside /derp/probe: 1 TLS, 1 upgrade, 1 handshake, and about 4 for the packets:
+        those of 64 KiB need TCP's slow start, up and down.
         """
         target, began, at = self._target, time.perf_counter(), datetime.now(UTC)
         measuring = asyncio.create_task(self._lateness.measure())
@@ -219,13 +219,16 @@ class _Climb:
             raise Skip(f"{broken.detail}: right only if the map says canport80: false") from None
 
     async def _https(self, where: Addresses) -> None:
-        opened = await self._rung(
-            "tcp", check_tcp(self._target, where.all, self._target.https_port, self._patience)
-        )
+        port = self._target.https_port
+        opened = await self._rung("tcp", check_tcp(self._target, where.all, port, self._patience))
         if opened is None:
             return
-        addresses = tuple(opened.value)
-        address, connection = _first(opened.value)
+        clients = ends(self._target, tuple(opened.value))
+        async with dialling(clients, port, self._target, self._patience) as dialled:
+            await self._tls(*_first(opened.value), dialled)
+
+    async def _tls(self, address: str, connection: socket.socket, dialled: Sequence[Dialled]) -> None:
+        """Climb TLS and all that needs it. `dialled`: the connections of the proof's clients."""
         session = await self._rung("tls", check_tls(self._target, connection, address, self._patience))
         if session is None:
             return
@@ -233,12 +236,12 @@ class _Climb:
         with contextlib.closing(stream):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._rung("probe", check_probe(self._target, stream, self._patience)))
-                group.create_task(self._derp(addresses, chain))
+                group.create_task(self._derp(dialled, chain))
 
-    async def _derp(self, addresses: tuple[str, ...], chain: Chain) -> None:
+    async def _derp(self, dialled: Sequence[Dialled], chain: Chain) -> None:
         if not self._thorough:
             self._skip("only with --thorough", "idle")
-        upgraded = await self._rung("upgrade", check_upgrade(self._target, addresses, chain, self._patience))
+        upgraded = await self._rung("upgrade", check_upgrade(self._target, dialled, chain, self._patience))
         if upgraded is None:
             return
         cast = upgraded.value

@@ -23,14 +23,13 @@ from fleet.shared.confirm import (
     UNDECIDED,
     Confirmation,
     after_going_back,
-    as_kept,
     run_confirmed,
 )
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import DeployRefused, Interrupted
 from fleet.shared.host_job import LeftWithdrawn
 from fleet.shared.prove import prove_hosts
-from fleet.shared.seen import as_in, moved
+from fleet.shared.seen import as_in, as_kept, moved
 from fleet.shared.shut_out import WouldShutOut
 from fleet.shared.step import show_failures
 from fleet.shared.verdict import Conclusion

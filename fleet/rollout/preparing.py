@@ -14,13 +14,12 @@ from engine.run import Outcome, Verb
 from engine.session import Session, Stopped
 from fleet.rollout.under_way import UnderWay
 from fleet.shared import cut_over
-from fleet.shared.confirm import as_kept
 from fleet.shared.errors import Interrupted
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import LeftWithdrawn, left_withdrawn
 from fleet.shared.host_status import read_status
 from fleet.shared.locks import once_free
-from fleet.shared.seen import moved
+from fleet.shared.seen import as_kept, moved
 from fleet.shared.step import run, show_failures
 from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError

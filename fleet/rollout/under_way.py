@@ -18,11 +18,12 @@ from engine.run import Job, Verb
 from fleet.rollout import hooks, show
 from fleet.rollout.ledger import RolloutLedger
 from fleet.shared import cut_over, past
-from fleet.shared.confirm import ROLLOUT, about, as_kept
+from fleet.shared.confirm import ROLLOUT, about
 from fleet.shared.fleet import Fleet
 from fleet.shared.host_job import host_job
 from fleet.shared.last_rollout import LedgerHead
 from fleet.shared.prove import climb, targets
+from fleet.shared.seen import as_kept
 from fleet.shared.verdict import broken_rungs
 from inventory.model import Host
 from probe.proof import Proof

@@ -27,7 +27,7 @@ class Questions:
     A host is asked at once. After the handshake it is asked too what the relay logged of the
     stranger. The sessions run while the ladder is climbed, so they take no time of their own.
     `session`: the one that is open to the only host. It is asked both after the handshake, in one
-    turn; a login would take four more. Nothing else may ask it until `close`.
+    turn; a login would take four more.
     """
 
     def __init__(self, fleet: Fleet, hosts: Sequence[Host], session: Session | None = None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import roles
-from engine.facts import Facts
+from engine.facts import Ask, Facts, asked
 from engine.generations import Generation, History, Stored
 from engine.resource import Absent
 from engine.run import Job, Verb
 from engine.session import Session
 from fleet.shared import pins
-from fleet.shared.confirm import DERPER, Confirmation
+from fleet.shared.confirm import Confirmation
+from fleet.shared.seen import DERPER
 from roles import relay
 
 
@@ -27,7 +28,7 @@ def way_back(judge: Confirmation, verb: Verb, choose: Callable[[Session], Stored
     return Job(
         verb=verb,
         plan=plan,
-        ask=relay.ASK_WITHDRAWN,
+        ask=asked(relay.ASK_WITHDRAWN, Ask(history=True)),
         afterwards=lambda _: pins.ask(host),
         fence=fence,
         places=roles.ROLES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from control.served import Served
 from engine.crash import made_of_facts
 from engine.facts import asked
-from engine.generations import Generation, Stored, moment
+from engine.generations import Generation, History, Stored, moment
 from engine.login import Unreachable
 from engine.plan import Plan
 from engine.run import NOTHING, Job, Outcome
@@ -28,18 +28,29 @@ from fleet.shared.prove import (
     was_proved,
     with_words,
 )
-from fleet.shared.seen import SEEN, as_in, settings
+from fleet.shared.seen import DERPER, SEEN, as_in, as_kept, moved, settings
 from fleet.shared.shut_out import Wanted
 from fleet.shared.step import run, show_failures
-from fleet.shared.verdict import TRIES, Conclusion, Try, broken_rungs, excused, judged, objection, pause_s
+from fleet.shared.verdict import (
+    TRIES,
+    Conclusion,
+    Try,
+    are_back,
+    broken_rungs,
+    excused,
+    judged,
+    objection,
+    pause_s,
+)
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.cutover import CutOver
 from probe.net import Patience
 from probe.proof import LADDER, Proof
 
-DERPER, ROLLOUT = "derper", "rollout"  # among the words of a generation
+ROLLOUT = "rollout"  # among the words of a generation
 _LEAVING = Patience(leave_s=1.0)
+_TOO_LATE = "our word came too late, and it went back by itself"
 _KEPT = (Conclusion.PROVED, Conclusion.STILL_BROKEN)
 TAKEN_BACK, STUCK, UNDECIDED = 7, 8, 6
 """Exit codes of a plan that was not kept, when the host is as it was, when it is not, and when the
@@ -55,15 +66,6 @@ def about(host: Host, plan: Plan) -> Mapping[str, str]:
     derper = derper_of(host)
     known = {DERPER: derper} if derper else {}
     return {**running.named(host, plan), SEEN: settings(host), **known}
-
-
-def as_kept(host: Host, generation: Generation | None) -> tuple[Host, str]:
-    """Return the host as a generation has it, and the derper whose mesh key it has then.
-
-    Without a generation it is the host of the site file, with "".
-    """
-    words = generation.about if generation else {}
-    return as_in(host, words), words.get(DERPER, "")
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Confirmation:
     clients: CutOver | None = None
     _early: Future[Proof] | None = None
     _is_new: bool = False  # the plan is no way back
+    _is_all_said: bool = False  # by the host, beside the last proof
     _others: dict[str, tuple[Host, str]] = field(default_factory=dict)
 
     def look(self, job: Job, wanted: Wanted, session: Session) -> None:
@@ -112,22 +115,11 @@ class Confirmation:
         if isinstance(wanted, Stored):
             then = as_in(self.host, wanted.about)
             session.ask(asked(cut_over.ask_before(self.host), shut_out.ask(self.fleet, then)))
-        self._count_on_former(session)
+        cut_over.ask_former(self.host, session)
         shut_out.refuse(self.fleet, then, job, wanted, session.facts)
         if self.before is None and not self.leaves and (job.about or isinstance(wanted, Stored)):
             self.fleet.report.doing(self.host.name, "proof: before the changes")
             self.before = self._proof_before(session)
-
-    def _count_on_former(self, session: Session) -> None:
-        """Ask the program that runs for its clients, when it is not the one of the plan.
-
-        Its page is another one then. It costs turns only where that of the plan does not answer.
-        """
-        if cut_over.before(session.facts) or not (cut_over.runs(session.facts) and session.newest.generation):
-            return
-        history = session.history()
-        then, _ = as_kept(self.host, history.find(history.newest))
-        session.ask(cut_over.ask_before(then))
 
     def _proof_before(self, session: Session) -> Proof | None:
         """Return the proof of the relay as it is; None without a generation that is in force.
@@ -160,15 +152,36 @@ class Confirmation:
             return work(replace(job, before_asking=self._early.result))
 
     def __call__(self, outcome: Outcome, session: Session) -> None:
-        """Keep the plan, have it taken back, or leave it."""
+        """Keep the plan, have it taken back, or leave it.
+
+        A host that waited in vain for a word has gone back by itself, and ended the session: it is
+        as it was, and not lost. One that refuses the way back is as the plan has left it, and not
+        proved: the exit code says so. Raises what the session does.
+        """
+        history = session.came_along or session.history()  # the plan waits, so it has not changed
         remember_derper(self.fleet, self.host, self.derper)
+        try:
+            self._end(outcome, session, history)
+        except Unreachable:
+            if not outcome.has_gone_back:
+                raise  # it goes back by itself
+        except DerpfleetError as error:
+            if (self.former or outcome.is_going_back) and not outcome.generation:
+                error.exit_code = STUCK
+            raise
+        if outcome.is_going_back and self.former is None:
+            self._was_late(outcome, history.find(session.generation))
+
+    def _end(self, outcome: Outcome, session: Session, history: History) -> None:
         if self._is_new:
-            self._show_replaced(outcome, session)
+            self._show_replaced(outcome, session, history)
         if outcome.ok:
             self.learn_pin(outcome)
-        tries = self._try(session) if outcome.ok else []
+        tries = self._try(outcome, session) if outcome.ok else []
         if tries and self._stays(session):
-            self._hear(outcome, session, len(tries))
+            if not self._is_all_said:
+                then, _ = as_kept(self.host, history.find(session.generation))
+                self._hear(outcome, session, len(tries), then)
         else:
             self._count_cut(outcome, session)
         if tries:
@@ -177,39 +190,35 @@ class Confirmation:
             session.keep({self.verdict: self.why or f"{self.proof.ms / 1000:.1f} s"})
         elif self._stays(session):
             session.leave()
-            if self.is_part:
+            if self.is_part and not outcome.is_going_back:
                 words = "the next whole deploy confirms these changes"
                 self.fleet.report.line(self.host.name, "unconfirmed", words)
         else:
-            kept = session.history().find(session.generation)
-            self.former, self.derper = as_kept(self.host, kept)
-            remember_derper(self.fleet, self.host, self.derper)
-            self._take_back(session)
-
-    def _take_back(self, session: Session) -> None:
-        """Have the plan taken back. Raises what the session does.
-
-        A host that refuses is as the plan has left it, and not proved: the exit code says so.
-        """
-        try:
+            self._returns_to(history.find(session.generation))
             session.back()
-        except Unreachable:
-            raise  # it goes back by itself
-        except DerpfleetError as error:
-            error.exit_code = STUCK
-            raise
 
-    def _show_replaced(self, outcome: Outcome, session: Session) -> None:
+    def _returns_to(self, kept: Generation | None) -> None:
+        """Remember the host as that generation has it, for the proofs after the way back."""
+        self.former, self.derper = as_kept(self.host, kept)
+        remember_derper(self.fleet, self.host, self.derper)
+
+    def _was_late(self, outcome: Outcome, kept: Generation | None) -> None:
+        """Note that the host went back before it heard our word. That is no fault of the plan."""
+        self._returns_to(kept)
+        if outcome.ok:
+            self.verdict, self.why = Conclusion.INCONCLUSIVE, _TOO_LATE
+            self.fleet.report.line(self.host.name, str(self.verdict), self.why)
+
+    def _show_replaced(self, outcome: Outcome, session: Session, history: History) -> None:
         """Show whose release the plan replaces, when another operator confirmed that one."""
-        history = session.came_along or session.history()  # the plan waits, so it has not changed
         newest = history.find(history.newest)
         if newest is None or newest.who in ("", session.who):
             return
         release, new = (about.get("release", "") for about in (newest.about, outcome.about))
         if release and new and release != new:
-            self.fleet.report.line(
-                self.host.name, "replaces", f"{release} of {newest.who}, since {moment(newest.at)}"
-            )
+            name, who, since = self.host.name, newest.who, newest.at
+            self.fleet.report.emit(event="replaces", host=name, release=release, who=who, since=since)
+            self.fleet.report.line(name, "replaces", f"{release} of {who}, since {moment(since)}")
 
     def _stays(self, session: Session) -> bool:
         """Whether the host does not go back by now."""
@@ -224,20 +233,22 @@ class Confirmation:
     def _excuse(self) -> frozenset[str]:
         return excused(self.before) if self.before else frozenset()
 
-    def _try(self, session: Session) -> list[Try]:
+    def _try(self, outcome: Outcome, session: Session) -> list[Try]:
         """Prove until there is a verdict. A first deploy has nothing to go back to: one try.
 
         A plan that stays in any case is not held until our own line is known to work.
         """
         tries: list[Try] = []
         while True:
-            with held(session):
+            with held(session), ThreadPoolExecutor(1) as pool:
+                said = pool.submit(evidence.is_all_said, self.host, outcome, session)
                 found = prove_hosts(
                     self.fleet, [self.host], served=self.served, derper=self.derper, session=session
                 )
                 self.proof = found[self.host.name]
                 broken = broken_rungs(self.proof)
                 control = (self.control or self._control)(self.host) if broken else None
+            self._is_all_said = said.result()
             tries.append(Try(broken, control))
             self.verdict = judged(tries, self._excuse())
             is_left = self.leaves and len(tries) >= TRIES
@@ -258,15 +269,18 @@ class Confirmation:
             return f"{broken}, and our own line may be at fault"
         return broken if self.verdict is not Conclusion.PROVED else ""
 
-    def _hear(self, outcome: Outcome, session: Session, proofs: int) -> None:
+    def _hear(self, outcome: Outcome, session: Session, proofs: int, then: Host) -> None:
         """Ask the host of a plan for the rest. An objection makes a proved one a failed one.
 
-        But not where the relay was broken before.
+        But not where the relay was broken before. `then`: the host before the plan, whose clients
+        find a relay that has moved only once the map has its new place.
         """
         said = evidence.hear(self.host, outcome, session, strangers=proofs)
         self.clients = said.clients
-        cut_over.show(self.fleet, self.host, said.clients)
+        cut_over.show(self.fleet, self.host, said.clients, no_figure=cut_over.has_no_figure(outcome))
         against = objection(said)
+        if not are_back(said.clients) and moved(self.host, then):
+            against += f"; before it moves, run: invoke drain --host {self.host.name}"
         if against and self.verdict is Conclusion.PROVED and not self._excuse():
             self.verdict, self.why = Conclusion.FAILED, against
 

@@ -15,8 +15,11 @@ from functools import partial
 
 import roles
 from control.served import Served
+from engine.facts import asked
 from engine.login import Unreachable
+from engine.resource import Resource
 from engine.run import Job, Verb
+from engine.session import Session
 from fleet.shared import cut_over
 from fleet.shared.control_server import control_server
 from fleet.shared.errors import Interrupted
@@ -145,10 +148,15 @@ def stop(fleet: Fleet, host: Host, verb: Verb, state: OutOfService, *, fence: in
     if not host.managed:
         _await_stop(fleet, host)
         return None
+
+    def plan(session: Session) -> list[Resource]:
+        cut_over.ask_former(host, session)
+        return relay.stopped(state)
+
     job = Job(
         verb=verb,
-        plan=lambda _: relay.stopped(state),
-        ask=cut_over.ask_before(host),
+        plan=plan,
+        ask=asked(cut_over.ask_before(host), relay.ASK_PORTS),
         fence=fence,
         places=roles.ROLES,
         next=f"stop it on the host, then run: invoke {verb} --host {host.name}",

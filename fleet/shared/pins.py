@@ -38,8 +38,9 @@ def ask_after(host: Host, outcome: Outcome) -> Ask:
 
     The answer from before the run is still true then, and an answer costs a turn.
     """
-    is_as_before = not outcome.changed and certificate.files(host)[0] in outcome.facts.files
-    return NOTHING if is_as_before else ask(host)
+    issued = certificate.issued(host)
+    is_new = not set(issued.ready).isdisjoint(outcome.changed)
+    return ask(host) if is_new or issued.fullchain not in outcome.facts.files else NOTHING
 
 
 def learn(fleet: Fleet, host: Host, facts: Facts) -> str | None:

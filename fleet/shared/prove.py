@@ -203,7 +203,7 @@ def climb(
     """Prove all targets from outside, and ask their hosts at the same time whom they can ask.
 
     `hosts`: those of the targets. `climbed` gets each rung as soon as it is known. `session`: one
-    that is open to the only host, and that nothing else asks meanwhile.
+    that is open to the only host.
     """
     questions = Questions(fleet, hosts, session)
 

@@ -82,6 +82,13 @@ def _is_release(resource: object) -> bool:
     return isinstance(resource, Tree) and resource.path.startswith(f"{paths.RELEASES}/")
 
 
+def own_words(wanted: Mapping[str, str], found: RunningProgram) -> str:
+    """Return what the program says of itself that has to be as `wanted`, "" for nothing."""
+    if wanted.get("release", "").startswith("image "):
+        return found.image
+    return found.version if wanted.get("version") else found.release
+
+
 def other_than(wanted: Mapping[str, str], found: RunningProgram) -> str:
     """Return the release that answers when it is not the wanted one, else "".
 
@@ -90,9 +97,7 @@ def other_than(wanted: Mapping[str, str], found: RunningProgram) -> str:
     do not.
     """
     kind, _, name = wanted.get("release", "").partition(" ")
-    version = wanted.get("version", "")
-    if kind == "image":
-        return "" if found.image in ("", name) else found.image
-    if version:
-        return "" if re.match(rf"({re.escape(version)}\b|$)", found.version) else found.version
-    return "" if not name or found.release in ("", name) else found.release
+    version, said = wanted.get("version", ""), own_words(wanted, found)
+    if version and kind != "image":
+        return "" if re.match(rf"({re.escape(version)}\b|$)", said) else said
+    return "" if not name or said in ("", name) else said

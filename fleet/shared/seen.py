@@ -11,7 +11,7 @@ from inventory.choices import flavour_name
 from inventory.errors import DerpfleetError
 from inventory.model import Host
 
-SEEN = "seen"  # among the words of a generation
+SEEN, DERPER = "seen", "derper"  # among the words of a generation
 _KEPT = {"domain", "region", "ipv4", "ipv6", "ports", "flavour", "front", "external", "relay"}
 _OURS = {"keys_file", "mesh_key", "tailscaled"}  # of `relay`: they may name the controller's files
 _ON_HOST = ("domain", "ipv4", "ipv6", "ports")  # those of the map that the host has, too
@@ -39,6 +39,15 @@ def settings_of(generation: Generation) -> Mapping[str, Any]:
 def as_in(host: Host, about: Mapping[str, str]) -> Host:
     """Return the host with the settings that the words of a generation have. See `former`."""
     return former(host, about.get(SEEN, ""))
+
+
+def as_kept(host: Host, generation: Generation | None) -> tuple[Host, str]:
+    """Return the host as a generation has it, and the derper whose mesh key it has then.
+
+    Without a generation it is the host of the site file, with "".
+    """
+    words = generation.about if generation else {}
+    return as_in(host, words), words.get(DERPER, "")
 
 
 def former(host: Host, kept: str) -> Host:

@@ -12,6 +12,7 @@ from engine import session
 from engine.crash import AgentCrashed
 from engine.events import Event
 from engine.facts import Ask
+from engine.login import Unreachable
 from engine.run import Outcome
 from engine.session import Locked, Session
 from fleet.shared import held
@@ -88,6 +89,26 @@ def test_silence_leads_back_and_a_late_word_keeps_nothing(
 
     outcome = deploy(agent, new(), sleep)
     assert (kept, outcome.generation, state(agent)) == ([False], 1, before)
+
+
+def test_a_question_after_the_way_back_finds_its_report_and_the_end(
+    on_stage: OnStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a judge asks whose machine was asleep: the host is not lost, and said so."""
+    monkeypatch.setattr(session, "_WITHIN_S", 1)
+    agent, ends = on_stage(), list[bool]()
+    deploy(agent, old())
+    before = state(agent)
+
+    def sleep(outcome: Outcome, session: Session) -> None:
+        time.sleep(4)
+        session.hold()
+        with pytest.raises(Unreachable):
+            session.ask(Ask(files=("/etc/hostname",)))
+        ends.append(outcome.has_gone_back)
+
+    outcome = deploy(agent, new(), sleep)
+    assert (ends, outcome.generation, state(agent)) == ([True], 1, before)
 
 
 def test_a_hold_makes_it_wait_longer(on_stage: OnStage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from artefacts import go
 from artefacts.binary import module_version
-from artefacts.programs import DERPER
+from artefacts.programs import DERPER, TAILSCALED
 from inventory.checkout import CACHE, RUNS
 from tests.e2e.checkouts import copied
 
@@ -104,6 +104,21 @@ def checkout_of_ours(folder: Path, rung: str) -> Path:
     for patch in OURS[rung]:
         file = copy / patch.file
         file.write_text(_patched(file, patch))
+    return copy
+
+
+def checkout_of_ours_with_another_tailscaled(folder: Path, rung: str) -> Path:
+    """Return a checkout whose relay has that defect, and whose tailscaled has other bytes.
+
+    These are behind the end of the program, where they mean nothing.
+    """
+    copy = checkout_of_ours(folder, rung)
+    source = copy / "artefacts" / TAILSCALED.name
+    built = go.build(source, cache=CACHE, progress=print, arch=_MACHINE)
+    into = go.built_in(source, cache=copy / ".cache", arch=_MACHINE)
+    shutil.copytree(built, into)
+    with (into / TAILSCALED.name).open("ab") as program:
+        program.write(b"another\n")
     return copy
 
 

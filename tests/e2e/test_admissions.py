@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,9 @@ from artefacts.programs import TAILSCALED
 from inventory import tailscaled
 from lab.client import LabClient
 from lab.process import wait_for
+from tests.e2e.broken import checkout_of_ours_with_another_tailscaled
 from tests.e2e.desk import Desk, Ran
-from tests.e2e.steps import auth_key, exchange, rung, settled
+from tests.e2e.steps import auth_key, exchange, in_force, rung, settled
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 ONLY = ("hk1", "hs1", "acme", "site-a", "site-b")
@@ -167,6 +170,41 @@ def test_nodes_meet_and_a_stranger_is_out(
         assert desk.stage.run_in("hk1", look, check=False).returncode != 0
     exchange(nodes, "hk")
     assert pid(desk) == operators
+
+
+def tailscaled_in_use(desk: Desk) -> str:
+    """Return the path of the program that our tailscaled on hk1 is."""
+    return desk.stage.run_in("hk1", ["readlink", "-f", tailscaled.PROGRAM]).stdout.strip()
+
+
+def test_a_broken_release_with_another_tailscaled_is_taken_back(
+    desk: Desk, nodes: Nodes, operators: str, tmp_path: Path
+) -> None:
+    """The former tailscaled runs again, is in the tailnet, and the nodes are admitted by it."""
+    desk.edit("hk1", relay=joined())
+    deployed(desk, auth_key(desk.stage))
+    exchange(nodes, "hk")
+    number, before = in_force(desk), tailscaled_in_use(desk)
+    broken = replace(desk, checkout=checkout_of_ours_with_another_tailscaled(tmp_path, "packets"))
+
+    ran = broken.invoke("deploy", "--host", "hk1", timeout_s=600)
+
+    assert ran.code == 7, ran.why()
+    brought = [id for id in ran.changed("hk1") if id.startswith("tree:/opt/derpfleet/tailscaled-releases/")]
+    assert brought and f"tree:{before.rpartition('/bin/')[0]}" not in brought
+    [verdict] = ran.of("verdict", "hk1")
+    assert (verdict["verdict"], "packets" in verdict["broken"]) == ("failed", True)
+    assert [event["generation"] for event in ran.of("back", "hk1")] == [number]
+    assert ran.proof("hk1")["packets_passed"]
+    assert (in_force(desk), tailscaled_in_use(desk)) == (number, before)
+    assert runs(desk) and is_online(desk)
+    exchange(nodes, "hk")
+    assert pid(desk) == operators
+    again = desk.invoke("deploy", "--host", "hk1")
+    assert (again.code, again.changed("hk1")) == (0, []), again.why()
+    desk.edit("hk1", relay={"admission": "headscale"})
+    settled(desk)
+    assert not runs(desk)
 
 
 @pytest.mark.parametrize("why", ["expired", "already used"])

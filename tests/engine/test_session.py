@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,17 @@ def test_nothing_is_asked_before_it_may_be(sshd: Sshd) -> None:
         )
     with Session(login_to(sshd), ask=Ask(), run_id="3", on_event=lambda _: None) as session:
         assert session.facts.hostname
+
+
+def test_each_of_two_threads_gets_its_own_answer(sshd: Sshd) -> None:
+    numbers = [str(number) for number in range(8)]
+    with Session(login_to(sshd), ask=Ask(), run_id="1", on_event=lambda _: None) as session:
+
+        def said(number: str) -> str:
+            return session.ask(Ask(commands={number: ("echo", number)})).commands[number].stdout
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(said, numbers)) == [f"{number}\n" for number in numbers]
 
 
 def test_the_second_run_says_who_holds_the_lock(sshd: Sshd) -> None:

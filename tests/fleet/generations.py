@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.facts import Ask, Facts
 from engine.generations import Generation, History, UnconfirmedChanges
 from engine.run import Outcome
 from fleet.shared.seen import settings
@@ -39,6 +40,9 @@ class Armed:
 
     def history(self) -> History:
         return KNOWN
+
+    def ask(self, _: Ask) -> Facts:
+        return DEBIAN_12
 
     def hold(self) -> None:
         self.words.append("hold")

@@ -89,7 +89,8 @@ class World:
         elif self.out_of_reach:
             raise Unreachable("cannot connect", host=login.name, why="no route to host")
         else:
-            self.notes += [one.content for one in job.plan(None) if isinstance(one, File)]
+            there: Any = SimpleNamespace(facts=self.answers_to(job))
+            self.notes += [one.content for one in job.plan(there) if isinstance(one, File)]
             self.done.append(f"stop {login.name}")
         failures = [self.failure] if self.failure and login.name != "headscale" else []
         counts = {"ok": 1, "changed": 0, "failed": len(failures), "skipped": 0}

@@ -141,6 +141,17 @@ def in_the_middle(onwards: int, then: int) -> Script:
     return script
 
 
+def together(count: int, onwards: int) -> Script:
+    """Return a server that passes connections on to the port `onwards`, once `count` are there."""
+    there = asyncio.Barrier(count)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await there.wait()
+        await _passed_on(b"", reader, writer, onwards)
+
+    return script
+
+
 PROBE_ANSWER = b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 import roles
 from engine.facts import Facts, FileFact, Listener, Output
-from engine.resource import Command, File, Package
+from engine.resource import File, Package, Service
 from inventory.packages import PackageSupply
 from roles import packages, paths
 from roles.relay.runners import supervisord
@@ -160,16 +160,8 @@ def test_our_program_under_supervisord_is_not_in_the_way(unit: str, path: str, r
     assert refusals("native", replace(facts, listening=(other,)))
 
 
-@pytest.mark.parametrize(("requires", "stopped"), [(True, 0), (False, 1)])
-def test_a_relay_with_its_own_sockets_is_stopped_before_systemd_opens_them(
-    requires: bool, stopped: int
-) -> None:
+def test_a_relay_with_its_own_sockets_is_stopped_before_systemd_opens_them() -> None:
     host, site, facts = load("bare")
-    text = f"[Unit]\nRequires={paths.SOCKET}\n" if requires else "[Unit]\n"
-    unit = f"{paths.SYSTEMD}/{paths.SERVICE}"
-    facts = replace(facts, files={**facts.files, unit: a_file(text)})
     resources = roles.compile_host(host, site, facts, shipment(host))
-    stops = [r for r in resources if isinstance(r, Command) and paths.SERVICE in r.argv]
-    assert len(stops) == stopped
-    [file] = [r for r in resources if r.id == f"file:{unit}"]
-    assert all(stop.id in file.needs for stop in stops)
+    [opened] = [r for r in resources if isinstance(r, Service) and r.unit == paths.SOCKET]
+    assert opened.before == ("systemctl", "stop", paths.SERVICE)

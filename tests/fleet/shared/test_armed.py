@@ -18,7 +18,7 @@ from engine.generations import Generation, History, Outline, Stored
 from engine.plan import compile_plan
 from engine.run import Failure, Job, Outcome, Verb
 from fleet import rollback
-from fleet.shared import confirm, evidence, held, prove
+from fleet.shared import confirm, evidence, held, prove, seen
 from fleet.shared.bring_back import way_back
 from fleet.shared.confirm import STUCK, TAKEN_BACK, UNDECIDED, Confirmation
 from fleet.shared.fleet import Fleet
@@ -79,6 +79,28 @@ def test_a_part_of_a_plan_stays_when_it_is_proved_and_becomes_no_generation(
     armed: Any = Armed(3)
     Confirmation(fleet, HOST, None, is_part=True)(outcome(), armed)
     assert armed.words == words
+
+
+@pytest.mark.parametrize(
+    ("oks", "said", "asked"),
+    [([True], [True], 0), ([True], [False], 1), ([False, True], [True, False], 1)],
+)
+def test_a_host_that_said_all_beside_the_last_proof_is_not_asked_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, oks: list[bool], said: list[bool], asked: int
+) -> None:
+    """An answer costs a turn."""
+    left, answers, heard = list(oks), list(said), list[str]()
+
+    def hear(*_: object, **__: object) -> Evidence:
+        heard.append("hear")
+        return Evidence()
+
+    monkeypatch.setattr(evidence, "is_all_said", lambda *_: answers.pop(0))
+    monkeypatch.setattr(evidence, "hear", hear)
+    monkeypatch.setattr(confirm, "prove_hosts", lambda *_, **__: {"hk1": proof("hk1", ok=left.pop(0))})
+    armed: Any = Armed(3)
+    Confirmation(fleet, HOST, None)(outcome(), armed)
+    assert (len(heard), armed.words[-1]) == (asked, "keep")
 
 
 def test_an_objection_of_the_host_takes_a_proved_plan_back(
@@ -143,13 +165,13 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     moved = HOST.model_copy(update={"ports": HOST.ports.model_copy(update={"https": 8443})})
     if history.generations or history.unconfirmed.plan:
         left = history.unconfirmed
-        about = {"seen": settings(moved), confirm.DERPER: "its own"}
+        about = {"seen": settings(moved), seen.DERPER: "its own"}
         history = known(generation(3, "b", about=about), left=left)
-    seen: list[int] = []
+    ports: list[int] = []
     derpers: list[str] = []
 
     def prove_now(_: Fleet, host: Host, *, derper: str = "", **__: object) -> Proof:
-        seen.append(host.ports.https)
+        ports.append(host.ports.https)
         derpers.append(derper)
         return proof("hk1", ok=ok)
 
@@ -162,7 +184,7 @@ def test_the_proof_from_before_is_of_the_relay_as_it_was(
     session: Any = Before(history, runs=runs)
     judge = Confirmation(fleet, HOST, None)
     judge.look(Job(verb=Verb.DEPLOY, plan=lambda _: (), about=lambda _: {}), [], session)
-    assert (seen, session.asked) == (proofs, asked)
+    assert (ports, session.asked) == (proofs, asked)
     # The site file need not say any more which derper it was.
     assert derpers == [derper for port in proofs for derper in ["its own" if port == 8443 else ""] * 2]
     is_known = bool(history.generations) and not history.unconfirmed.plan
@@ -295,8 +317,8 @@ DERPER = HOST.model_copy(update={"flavour": "docker", "docker": Docker(image=IMA
 
 def test_a_generation_says_whose_mesh_key_the_host_has() -> None:
     plan = compile_plan([], mode="apply")
-    assert confirm.about(DERPER, plan)[confirm.DERPER] == IMAGE
-    assert confirm.DERPER not in confirm.about(HOST, plan)
+    assert confirm.about(DERPER, plan)[seen.DERPER] == IMAGE
+    assert seen.DERPER not in confirm.about(HOST, plan)
 
 
 def test_a_host_that_went_back_is_proved_with_the_mesh_key_that_it_has(
@@ -341,7 +363,7 @@ def mesh_key_of(fleet: Fleet, derper: str) -> str:
 
 
 def of_derper(number: int, derper: str) -> Generation:
-    about = {"seen": settings(HOST)} | ({confirm.DERPER: derper} if derper else {})
+    about = {"seen": settings(HOST)} | ({seen.DERPER: derper} if derper else {})
     return generation(number, f"plan {number}", about=about)
 
 
@@ -362,7 +384,7 @@ def test_a_mesh_key_stays_as_it_was_confirmed_last(
     job = way_back(judge, Verb.ROLLBACK, partial(rollback._plan, fleet, HOST, to, False))
     kept = job.plan(session)
     assert isinstance(kept, Stored)
-    assert (judge.derper, kept.about[confirm.DERPER]) == (derper, derper)
+    assert (judge.derper, kept.about[seen.DERPER]) == (derper, derper)
 
 
 @pytest.mark.parametrize(

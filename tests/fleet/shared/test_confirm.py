@@ -15,7 +15,7 @@ from rich.console import Console
 
 from engine.generations import Generation, History, UnconfirmedChanges
 from engine.report import Report
-from fleet.shared import confirm, evidence, prove
+from fleet.shared import confirm, evidence, prove, seen
 from fleet.shared.confirm import Confirmation
 from fleet.shared.fleet import Fleet
 from fleet.shared.seen import settings
@@ -44,7 +44,7 @@ class World:
         )
         self.asked, self.climbed = list[str](), list[Host]()
         self.old, self.new = site.hosts["hk1"], hosts["hk1"]
-        generation = Generation(number=3, about={"seen": settings(self.old), confirm.DERPER: "its own"})
+        generation = Generation(number=3, about={"seen": settings(self.old), seen.DERPER: "its own"})
         self.history = History(generations=(generation,), unconfirmed=UnconfirmedChanges())
         monkeypatch.setattr(Fleet, "runs", folder)
         monkeypatch.setattr(Fleet, "session_for_reading", self.session)

@@ -10,8 +10,9 @@ import pytest
 
 from engine.facts import Ask, Facts, Output
 from engine.run import Outcome
-from fleet.shared.evidence import hear
+from fleet.shared.evidence import hear, is_all_said
 from fleet.shared.verdict import Evidence, objection
+from inventory.errors import DerpfleetError
 from inventory.model import Host
 from probe.cutover import Admissions, CutOver
 from tests.roles.cases import load
@@ -19,7 +20,7 @@ from tests.support.facts import DEBIAN_12
 
 HOST, _, _ = load("bare")
 RUNNING = "service:derpfleet-relay.service"
-BEFORE = "derp_clients_local 10\nprocess_start_unix_time 1000\n" 'relay_admissions{reason="open"} 50\n'
+BEFORE = 'derp_clients_local 10\nprocess_start_unix_time 1000\nrelay_admissions{reason="open"} 50\n'
 NEW = 'relay_release{id="bb"} 1\nrelay_admissions{reason="open"} 18\n'
 REFUSING = NEW + 'relay_admissions{reason="verify_url_timeout"} 9\n'
 
@@ -81,6 +82,34 @@ def test_without_a_cut_only_the_release_is_asked_for(found: Outcome) -> None:
     armed = Armed()
     assert heard(armed, found) == Evidence(before=Admissions(50, 0) if found.changed == [] else None)
     assert armed.words == ["hold", "ask"]
+
+
+@pytest.mark.parametrize(
+    ("found", "page", "is_said"),
+    [
+        (outcome(BEFORE), NEW, True),
+        (outcome("", RUNNING), NEW, True),
+        (outcome(BEFORE), "", False),  # it may not answer yet, or never say it
+        (outcome(BEFORE, release="cc"), NEW, False),  # the former one
+    ],
+)
+def test_the_new_release_may_have_answered_beside_the_proof(found: Outcome, page: str, is_said: bool) -> None:
+    armed: Any = Armed(page=page)
+    assert (is_all_said(HOST, found, armed), armed.words) == (is_said, ["ask"])
+
+
+def test_clients_that_were_cut_are_asked_for_after_the_proof() -> None:
+    armed: Any = Armed("10 2000 2002.00\n")
+    assert (is_all_said(HOST, outcome(BEFORE, RUNNING), armed), armed.words) == (False, [])
+
+
+def test_a_session_that_fails_beside_the_proof_has_said_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> Facts:
+        raise DerpfleetError("the connection was lost")
+
+    armed: Any = Armed()
+    monkeypatch.setattr(armed, "ask", lost)
+    assert not is_all_said(HOST, outcome(BEFORE), armed)
 
 
 def test_the_former_release_that_still_answers_is_an_objection() -> None:

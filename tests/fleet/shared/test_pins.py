@@ -76,7 +76,7 @@ def test_the_site_file_decides_without_asking_a_host(
     assert pins.known(fleet, [given]) == pins_known
 
 
-def test_a_run_without_a_change_asks_for_no_certificate_again() -> None:
+def test_a_run_that_leaves_the_certificate_alone_does_not_ask_for_it_again() -> None:
     """The answer from before it is still true, and costs no turn."""
 
     def after(facts: Facts, changed: list[str]) -> bool:
@@ -84,6 +84,7 @@ def test_a_run_without_a_change_asks_for_no_certificate_again() -> None:
         return pins.ask_after(host(), outcome) == pins.ask(host()) != NOTHING
 
     assert not after(seen("PEM"), [])
+    assert not after(seen("PEM"), ["service:derpfleet-relay.service", "command:served certificate"])
     assert after(seen("PEM"), ["command:certificate"])
     assert after(DEBIAN_12, [])
     outcome = Outcome("hk1", "apply", {}, DEBIAN_12, Path("/dev/null"), changed=["file:x"])
