@@ -189,7 +189,8 @@ class RunLog:
         """Open the file. Raises CacheError when it cannot be written."""
         self.started = time.time()
         stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(self.started))
-        self.run_id = f"{stamp}-{verb}-{os.getpid()}"
+        # Two runs may begin in one second, and a host tells them apart, and their order, by this.
+        self.run_id = f"{stamp}-{verb}-{int(self.started % 1 * 1e6):06}"
         self.path = folder / host / f"{self.run_id}.jsonl"
         with cache.access_to(folder):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

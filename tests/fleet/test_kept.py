@@ -64,6 +64,14 @@ def test_a_run_is_named_by_its_verb(tmp_path: Path) -> None:
     assert log.path.stem == log.run_id
 
 
+def test_runs_of_one_second_have_names_of_their_own_in_their_order(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        with RunLog(tmp_path, "hk1", Verb.DEPLOY) as log:
+            names.append(log.run_id)
+    assert names == sorted(set(names))
+
+
 @pytest.mark.parametrize(
     "noise",
     [
