@@ -7,6 +7,7 @@ tests/agent/test_killed.py and test_armed.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 import pytest
@@ -68,6 +69,34 @@ def test_the_controller_is_killed(desk: Desk, moment: str) -> None:
     verified = desk.invoke("verify", "--host", "hk1")
     assert verified.proof("hk1")["ok"], verified.why()
     converged(desk, before, number + 1)
+
+
+def kind(event: Event) -> tuple[str, ...]:
+    """Return which event it is. The rungs of a proof are one kind, as are results of one status."""
+    return tuple(str(event.get(key, "")) for key in ("event", "host", "status"))
+
+
+def is_of(wanted: tuple[str, ...], event: Event) -> bool:
+    return kind(event) == wanted
+
+
+def test_the_controller_is_killed_at_each_kind_of_event(desk: Desk) -> None:
+    """No state between old and new is left, and each is proved."""
+    changed(desk)
+    kinds = dict.fromkeys(map(kind, desk.invoke("deploy", "--host", "hk1").events))
+    sides = set()
+    for wanted in kinds:
+        before, number = changed(desk)
+        with Underway(desk.stage, "deploy", "--host", "hk1") as deploy:
+            deploy.until(partial(is_of, wanted))
+        for host in ("hk1", "hs1"):
+            await_agent(desk.stage, host)
+        is_new = unit(desk) != before
+        assert in_force(desk) == number + is_new, wanted
+        verified = desk.invoke("verify", "--host", "hk1")
+        assert verified.proof("hk1")["ok"], (wanted, verified.why())
+        sides.add(is_new)
+    assert sides == {False, True}
 
 
 def unconfirmed(desk: Desk) -> list[str]:

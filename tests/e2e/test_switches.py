@@ -7,7 +7,6 @@ deployed to a host without a relay: nothing of the others is left, listens, runs
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -24,7 +23,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 ONLY = [HK1, "hs1", ACME]
 
 # Paths that a deploy may leave: what packages and certbot keep, the notes of runs, and the releases
-# of relay and certbot, which stay as long as a kept generation has one: a rollback needs them.
+# of relay, certbot and our tailscaled, which stay as long as a kept generation has one: a rollback
+# needs them. The node's membership is one of these, and nothing of it runs or is enabled.
 LOOKED_AT = (
     "/etc", "/opt", "/run/derpfleet-relay", "/usr/local", "/var/cache", "/var/lib", "/var/log", "/var/www",
 )
@@ -32,12 +32,13 @@ LEFT_OUT = (
     "/etc/letsencrypt", "/etc/docker", "/var/cache/apt", "/var/lib/apt", "/var/lib/containerd",
     "/var/lib/derpfleet", "/var/lib/docker", "/var/lib/dpkg", "/var/lib/letsencrypt", "/var/lib/nginx",
     "/var/lib/systemd", "/var/log/letsencrypt", "/opt/derpfleet/certbot", "/opt/derpfleet/images",
-    "/opt/derpfleet/releases", "/opt/containerd",
+    "/opt/derpfleet/releases", "/opt/containerd", "/opt/derpfleet/tailscaled-releases",
+    "/opt/derpfleet/bin/tailscale", "/etc/systemd/system/derpfleet-tailscaled.service",
+    "/var/lib/derpfleet-tailscaled", "/var/lib/private/derpfleet-tailscaled",
 )  # fmt: skip
 # A package that every relay needs, removed at each new pair of these, so that one is to be brought.
 SUPPLY = ("packages.from", "packages.mirror")
 LACKING = ("apt-get", "--quiet", "--yes", "purge", "systemd-timesyncd")
-PROFILE = re.compile(r"profile-data/[0-9a-f]{4}\b")
 RUNNING = "systemctl list-units --type=service,socket,timer,path --state=running,listening,waiting --plain"
 
 
@@ -63,7 +64,7 @@ def deployed(desk: Desk, row: Row, more: Materials, key: str) -> None:
 def found(desk: Desk) -> set[str]:
     """Return paths, sockets that listen, units that run or are enabled, containers.
 
-    A tailscaled chooses ports and the name of a folder anew each time that it joins.
+    A tailscaled chooses ports anew each time that it starts.
     """
 
     def lines(*argv: str) -> Iterator[str]:
@@ -75,7 +76,7 @@ def found(desk: Desk) -> set[str]:
     units = lines("sh", "-c", f"{RUNNING} --no-legend; systemctl list-unit-files --state=enabled --no-legend")
     ours = ("derpfleet", "nginx", "supervisor", "certbot")
     return {
-        *(PROFILE.sub("profile-data/", path) for path in paths),
+        *paths,
         *(f"{words[0]} {'tailscaled' if 'tailscale' in words[-1] else words[4]}" for words in sockets),
         *(" ".join(line.split()[:1]) for line in units if any(name in line for name in ours)),
         *lines("sh", "-c", "docker ps --all --format '{{.Names}}' 2>/dev/null || true"),
