@@ -15,10 +15,11 @@ from tests.roles.cases import FOLDER, names
 
 def units(case: str) -> dict[str, str]:
     """Return the text of each unit of a case's plan, by name."""
-    """Return our rules as a file's text, None where the plan has none of them."""
     plan = json.loads((FOLDER / case / "plan.json").read_text())
-    found = [one for one in plan["resources"] if one["id"] == "firewall:derpfleet" and "rules" in one]
-    return "\n".join(found[0]["rules"]) + "\n" if found else None
+    found = {
+        r["id"]: r["content"] for r in plan["resources"] if r["id"].startswith("file:/etc/systemd/system/")
+    }
+    return {name.rpartition("/")[2]: "\n".join(lines) + "\n" for name, lines in found.items()}
 
 
 @pytest.mark.parametrize(
