@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from artefacts.shipment import Shipment
-from engine.facts import Facts
 from engine.resource import Absent, Tree
 from roles import paths, trees
 
@@ -15,11 +14,6 @@ def tree(ship: Shipment) -> Tree:
     release = ship.relay_release
     assert release is not None  # noqa: S101 - make_shipment makes it for what runs without an image
     return Tree(path=f"{paths.RELEASES}/{release.id}", archive=release.path, shared=release.shared)
-
-
-def outdated(facts: Facts, kept: str) -> tuple[Absent, ...]:
-    """Return the removal of every other release than the one at `kept`, of any program."""
-    return trees.outdated(facts, paths.RELEASES, kept)
 
 
 def unused(*, needs: tuple[str, ...] = ()) -> list[Absent]:

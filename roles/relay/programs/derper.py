@@ -11,7 +11,7 @@ from engine.resource import Absent, Directory, File, Image, Resource, Symlink
 from inventory.admission import verify_url
 from inventory.choices import firewall_of, front_of, runner_of
 from inventory.model import Host, Site
-from roles import distributions, docker, paths
+from roles import distributions, docker, paths, trees
 from roles.relay import releases
 from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import Wiring
@@ -43,7 +43,7 @@ def _from_release(
         artefact=link.id,
         reads=tuple(resource.id for resource in mesh_key),
         healthy=health(host, wiring),
-        outdated=(*releases.outdated(facts, tree.path), *unused),
+        outdated=(*trees.outdated(facts, paths.RELEASES, tree.path), *unused),
         command=(f"{paths.CURRENT}/{DERPER.program}",),
         flags=_flags(host, wiring, admitting),
         binds=tuple(f"{use.proto}:{use.port}" for use in wiring.uses if use.program == "relay"),

@@ -9,7 +9,7 @@ from artefacts.shipment import Shipment
 from engine.facts import Facts
 from engine.resource import Absent, Command, Directory, File, Resource, Symlink
 from inventory.model import Host, Site
-from roles import paths
+from roles import paths, trees
 from roles.relay import memory, releases
 from roles.relay.contract import Admitting, Page, Start, health
 from roles.wiring import LOOPBACK, Wiring
@@ -44,7 +44,7 @@ def start(host: Host, wiring: Wiring, facts: Facts, ship: Shipment, admitting: A
         installed=(Directory(path=paths.RELEASES), tree, compiled, link, *admitting.resources, *probers),
         artefact=link.id,
         healthy=health(host, wiring),
-        outdated=(*releases.outdated(facts, path), *unused),
+        outdated=(*trees.outdated(facts, paths.RELEASES, path), *unused),
         command=(facts.python_executable, "-I", paths.CURRENT),
         flags=(*_flags(host, wiring, admitting), *_limits(host, facts)),
         binds=_binds(host),
